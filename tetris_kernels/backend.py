@@ -1,0 +1,58 @@
+"""Which implementation runs a stage: plain torch, or Triton where it can run and the batch fits."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import os
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from tetris_kernels import reference
+
+BACKENDS = ("auto", "torch", "triton")
+TRITON_DEVICES = ("cuda", "xpu")  # ROCm devices are called "cuda" too
+
+
+def check_backend(backend: str, device: torch.device) -> None:
+    """Refuse a backend that is unknown or cannot run on `device`: nothing else is tried in its place."""
+    if backend not in BACKENDS:
+        raise ValueError(f"backend: expected one of {', '.join(map(repr, BACKENDS))}, got {backend!r}")
+    if backend != "triton":
+        return
+    if not _has_triton():
+        raise ValueError("backend: 'triton' needs the package triton, which is not installed")
+    if device.type not in TRITON_DEVICES and not (device.type == "cpu" and _interpreted()):
+        raise ValueError(
+            "backend: 'triton' expects a CUDA, ROCm or XPU tensor (a CPU tensor only under TRITON_INTERPRET=1), "
+            f"got one on {device}"
+        )
+
+
+def selection_backend(backend: str, draft_logprobs: Tensor) -> ModuleType:
+    """The module whose `select` is to run."""
+    device = draft_logprobs.device.type
+    if backend == "torch" or (backend == "auto" and (device not in TRITON_DEVICES or not _has_triton())):
+        return reference
+    kernels = _kernels("selection")
+    if backend == "triton" or kernels.fits(*draft_logprobs.shape):
+        return kernels
+    return reference
+
+
+@functools.cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+@functools.cache
+def _kernels(stage: str) -> ModuleType:
+    return importlib.import_module(f"tetris_kernels.kernels.{stage}")
+
+
+def _interpreted() -> bool:
+    # Triton reads the variable when it is imported; reading it here does not import triton.
+    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on", "y")

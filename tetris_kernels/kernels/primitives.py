@@ -1,0 +1,45 @@
+"""Small device functions shared by the kernels: arithmetic with a name."""
+
+import triton
+import triton.language as tl
+
+MAX_COST = tl.constexpr(64.0)  # nats a token
+SCALE = tl.constexpr(65536.0)  # units of 2^-16 nats
+MAX_WEIGHT = tl.constexpr(500.0)  # nats
+
+
+@triton.jit
+def widen(bits, is_bf16):
+    """float32 from a 16-bit pattern: bfloat16 or float16, told at run time."""
+    from_bf16 = (bits.to(tl.int32) << 16).to(tl.float32, bitcast=True)
+    from_fp16 = bits.to(tl.float16, bitcast=True).to(tl.float32)
+    return tl.where(is_bf16, from_bf16, from_fp16)
+
+
+@triton.jit
+def token_cost(logprob):
+    """int32 cost of a token in units of 2^-16 nats: -logprob in 0..64 nats, truncated. NaN: 64 nats."""
+    nats = tl.where(logprob == logprob, -logprob, MAX_COST)
+    return (tl.minimum(tl.maximum(nats, 0.0), MAX_COST) * SCALE).to(tl.int32)
+
+
+@triton.jit
+def weight_cost(log_weight):
+    """int32 cost that a request's priority adds to its keys: 0..1000 nats. NaN: 1000 nats."""
+    weight = tl.where(log_weight == log_weight, log_weight, -MAX_WEIGHT)
+    weight = tl.minimum(tl.maximum(weight, -MAX_WEIGHT), MAX_WEIGHT)
+    return ((MAX_WEIGHT - weight) * SCALE).to(tl.int32)
+
+
+@triton.jit
+def load_clamped(words_ptr, index, mask, words, limit):
+    """int32 clamped to 0..limit, from an array of `words` = 1 (int32) or 2 (int64) words an element.
+
+    words = 0 stands for an absent array: nothing is read, and the value is 0.
+    """
+    wide = words == 2
+    low = tl.load(words_ptr + index * words, mask=mask & (words > 0), other=0)
+    high = tl.load(words_ptr + index * words + 1, mask=mask & wide, other=0)
+    negative = tl.where(wide, high, low) < 0
+    beyond = wide & ((high > 0) | (low < 0))
+    return tl.where(negative, 0, tl.where(beyond, limit, tl.minimum(low, limit)))
