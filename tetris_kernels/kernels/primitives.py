@@ -28,18 +28,19 @@ def weight_cost(log_weight):
     """int32 cost that a request's priority adds to its keys: 0..1000 nats. NaN: 1000 nats."""
     weight = tl.where(log_weight == log_weight, log_weight, -MAX_WEIGHT)
     weight = tl.minimum(tl.maximum(weight, -MAX_WEIGHT), MAX_WEIGHT)
-    return ((MAX_WEIGHT - weight) * SCALE).to(tl.int32)
+    return ((-weight + MAX_WEIGHT) * SCALE).to(tl.int32)
 
 
 @triton.jit
-def load_clamped(words_ptr, index, mask, words, limit):
-    """int32 clamped to 0..limit, from an array of `words` = 1 (int32) or 2 (int64) words an element.
+def load_clamped(words_ptr, index, length, words, limit):
+    """int32 clamped to 0..limit, from [length] elements of `words` = 1 (int32) or 2 (int64) words; 0 beyond.
 
     words = 0 stands for an absent array: nothing is read, and the value is 0.
     """
     wide = words == 2
-    low = tl.load(words_ptr + index * words, mask=mask & (words > 0), other=0)
-    high = tl.load(words_ptr + index * words + 1, mask=mask & wide, other=0)
+    # The masks are bounds, not flags: the interpreter turns a scalar bool that is broadcast into an integer.
+    low = tl.load(words_ptr + index * words, mask=index < tl.where(words > 0, length, 0), other=0)
+    high = tl.load(words_ptr + index * words + 1, mask=index < tl.where(wide, length, 0), other=0)
     negative = tl.where(wide, high, low) < 0
     beyond = wide & ((high > 0) | (low < 0))
     return tl.where(negative, 0, tl.where(beyond, limit, tl.minimum(low, limit)))

@@ -1,0 +1,176 @@
+"""select on one Triton program: buckets, variants and the launch."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator
+
+import torch
+import triton
+from torch import Tensor
+
+from tetris_kernels.kernels import select_kernel as device_code
+from tetris_kernels.kernels.variant import Variant
+
+MAX_ENTRIES = 16384  # requests x drafts of a bucket: what one program holds without spilling
+
+# (requests, drafts, warps), each padded shape that is compiled, the smallest first. One row a thread up to
+# 8 warps, then 16: the most that both 32- and 64-lane warps allow.
+BUCKETS = (
+    (64, 8, 1),
+    (64, 16, 2),
+    (64, 32, 2),
+    (256, 8, 8),
+    (256, 16, 8),
+    (1024, 8, 16),
+    (4096, 4, 16),
+    (2048, 8, 16),
+    (1024, 16, 16),
+    (512, 32, 16),
+    (256, 64, 16),
+    (128, 128, 16),
+    (64, 256, 16),
+)
+
+_SIGNATURE = {
+    "logprobs_ptr": "*fp32",
+    "stride_n": "i64",
+    "stride_k": "i64",
+    "budget_ptr": "*i32",
+    "host_budget": "i32",
+    "per_request": ("*i32",) * 4,
+    "lens_ptr": "*i32",
+    "cu_lens_ptr": "*i32",
+    "num_requests": "i32",
+    "num_drafts": "i32",
+    "form": "i32",
+}
+_KINDS = {
+    "plain": ({"per_request": "constexpr"}, "float32, no optional tensors"),
+    "full": ({}, "float32, any optional tensors"),
+    "half": ({"logprobs_ptr": "*i16"}, "bfloat16 or float16, any optional tensors"),
+}
+
+
+@functools.cache
+def bucket(num_requests: int, num_drafts: int) -> tuple[int, int, int] | None:
+    """The smallest bucket that holds the batch, or None."""
+    fitting = (b for b in BUCKETS if num_requests <= b[0] and num_drafts <= b[1])
+    return next(fitting, None)
+
+
+def fits(num_requests: int, num_drafts: int) -> bool:
+    """Whether one program can take a batch of this shape."""
+    return bucket(num_requests, num_drafts) is not None
+
+
+def variants() -> Iterator[Variant]:
+    """Every compilation of the kernel that a call can ask for."""
+    for shape in BUCKETS:
+        for kind in _KINDS:
+            yield _variant(kind, shape)
+
+
+@functools.cache
+def _variant(kind: str, shape: tuple[int, int, int]) -> Variant:
+    changes, dtypes = _KINDS[kind]
+    n_pad, k_pad, num_warps = shape
+    constants = {"per_request": None} if kind == "plain" else {}
+    return Variant(
+        name=f"select-{kind}-{n_pad}x{k_pad}",
+        kernel=device_code.select_kernel,
+        signature=_SIGNATURE | changes,
+        constexprs={**constants, "N_PAD": n_pad, "K_PAD": k_pad},
+        num_warps=num_warps,
+        when=f"{dtypes}; up to {n_pad} requests of up to {k_pad} drafts",
+    )
+
+
+def select(
+    draft_logprobs: Tensor,
+    budget: Tensor | None,
+    host_budget: int,
+    draft_lens: Tensor | None,
+    min_lens: Tensor | None,
+    max_lens: Tensor | None,
+    log_weights: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """`tetris_kernels.select` on checked arguments, returning (lens, cu_lens). One launch."""
+    num_requests, num_drafts = draft_logprobs.shape
+    shape = bucket(num_requests, num_drafts)
+    if shape is None:
+        raise ValueError(_too_large(num_requests, num_drafts))
+    lens = torch.empty(num_requests, dtype=torch.int32, device=draft_logprobs.device)
+    cu_lens = torch.empty(num_requests + 1, dtype=torch.int32, device=draft_logprobs.device)
+    optional = (draft_lens, min_lens, max_lens, log_weights)
+
+    form, kind, per_request = 0, "full", None
+    if draft_logprobs.dtype != torch.float32:
+        form |= device_code.BFLOAT16.value * (draft_logprobs.dtype == torch.bfloat16)
+        draft_logprobs, kind = draft_logprobs.view(torch.int16), "half"
+    elif all(values is None for values in optional):
+        kind = "plain"
+    if kind != "plain":
+        per_request = tuple(lens if values is None else _as_words(values) for values in optional)
+        for field, values in zip(_FIELDS, optional, strict=True):
+            form |= _num_words(values) << field
+    form |= _num_words(budget) << device_code.BUDGET.value
+    form |= device_code.PACKED.value * _is_packed(draft_logprobs)
+
+    variant = _variant(kind, shape)
+    with _on_device(draft_logprobs.device):
+        variant.kernel[(1,)](
+            draft_logprobs,
+            draft_logprobs.stride(0),
+            draft_logprobs.stride(1),
+            lens if budget is None else _as_words(budget),
+            min(host_budget, num_requests * num_drafts) if budget is None else -1,
+            per_request,
+            lens,
+            cu_lens,
+            num_requests,
+            num_drafts,
+            form,
+            N_PAD=shape[0],
+            K_PAD=shape[1],
+            **variant.options,
+        )
+    return lens, cu_lens
+
+
+_FIELDS = tuple(
+    getattr(device_code, name).value for name in ("DRAFT_LENS", "MIN_LENS", "MAX_LENS", "LOG_WEIGHTS")
+)
+
+
+def _num_words(values: Tensor | None) -> int:
+    return 0 if values is None else values.element_size() // 4
+
+
+def _as_words(values: Tensor) -> Tensor:
+    """The 32-bit words of a tensor, so that one compilation takes int32, int64 and float32."""
+    return values.contiguous().view(-1).view(torch.int32)
+
+
+def _is_packed(draft_logprobs: Tensor) -> bool:
+    """Whether every four drafts of a row are one aligned piece of memory."""
+    return (
+        draft_logprobs.shape[1] % 4 == 0
+        and draft_logprobs.stride(1) == 1
+        and draft_logprobs.stride(0) % 4 == 0
+        and draft_logprobs.data_ptr() % (4 * draft_logprobs.element_size()) == 0
+    )
+
+
+def _on_device(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Triton launches on the current device: make it the tensor's."""
+    return contextlib.nullcontext() if device.type == "cpu" else torch.get_device_module(device).device(device)
+
+
+def _too_large(num_requests: int, num_drafts: int) -> str:
+    widest = ", ".join(f"{n} x {k}" for n, k, _ in BUCKETS if n * k == MAX_ENTRIES)
+    return (
+        f"backend 'triton': expected a batch that one program holds (requests x drafts up to {widest}), "
+        f"got {num_requests} x {num_drafts}; 'auto' and 'torch' take it"
+    )
