@@ -32,15 +32,19 @@ def weight_cost(log_weight):
 
 
 @triton.jit
-def load_clamped(words_ptr, index, length, words, limit):
-    """int32 clamped to 0..limit, from [length] elements of `words` = 1 (int32) or 2 (int64) words; 0 beyond.
+def load_low(words_ptr, index, length, words, default):
+    """The low 32 bits of [length] elements of `words` = 1 (int32) or 2 (int64) words; the default beyond.
 
-    words = 0 stands for an absent array: nothing is read, and the value is 0.
+    words = 0 stands for an absent array: nothing is read, and all are the default.
     """
-    wide = words == 2
-    # The masks are bounds, not flags: the interpreter turns a scalar bool that is broadcast into an integer.
-    low = tl.load(words_ptr + index * words, mask=index < tl.where(words > 0, length, 0), other=0)
-    high = tl.load(words_ptr + index * words + 1, mask=index < tl.where(wide, length, 0), other=0)
-    negative = tl.where(wide, high, low) < 0
-    beyond = wide & ((high > 0) | (low < 0))
-    return tl.where(negative, 0, tl.where(beyond, limit, tl.minimum(low, limit)))
+    # The mask is a bound, not a flag: the interpreter turns a scalar bool that is broadcast into an integer.
+    return tl.load(words_ptr + index * words, mask=index < tl.where(words > 0, length, 0), other=default)
+
+
+@triton.jit
+def saturate(low, words_ptr, index, length, words):
+    """int32 nearest to an int64, of which `low` are the low 32 bits; `low` itself for other arrays."""
+    wide = index < tl.where(words > 1, length, 0)
+    high = tl.load(words_ptr + index * words + 1, mask=wide, other=0)
+    beyond = tl.where(high < 0, -0x80000000, 0x7FFFFFFF)
+    return tl.where(wide & (high != low >> 31), beyond, low)

@@ -8,7 +8,7 @@ they are exact up to LARGE, because a saturating float subtraction counts faster
 import triton
 import triton.language as tl
 
-from tetris_kernels.kernels.primitives import load_clamped, token_cost, weight_cost, widen
+from tetris_kernels.kernels.primitives import load_low, saturate, token_cost, weight_cost, widen
 
 # Bits of `form`: what the arguments are, told at run time so that it does not multiply the variants.
 PACKED = tl.constexpr(1)  # every four drafts of a row are one aligned piece of memory
@@ -18,6 +18,8 @@ DRAFT_LENS = tl.constexpr(4)
 MIN_LENS = tl.constexpr(6)
 MAX_LENS = tl.constexpr(8)
 LOG_WEIGHTS = tl.constexpr(10)
+
+WIDE = tl.constexpr(sum(2 << field for field in (4, 6, 8)))  # any int64 per request
 
 LARGE = tl.constexpr(1 << 24)  # keys in -LARGE..LARGE are exact in float32
 INFINITE = tl.constexpr(1.5e9)  # above every usable key (below 2^30 + 2^26), below NEVER
@@ -79,15 +81,25 @@ def _load_tile(logprobs_ptr, stride_n, stride_k, rows, num_rows, num_drafts, K_P
 
 
 @triton.jit
-def _load_logprobs(logprobs_ptr, stride_n, stride_k, rows, num_rows, num_drafts, form, K_PAD: tl.constexpr):
-    """[N, K] as a tuple of tiles [N_PAD, 4], or of one tile [N_PAD, K_PAD] where K_PAD > 32."""
+def _load_batch(
+    logprobs_ptr, stride_n, stride_k, budget_ptr, host_budget, rows, num_rows, num_drafts, form, K_PAD: tl.constexpr
+):
+    """[N, K] as a tuple of tiles [N_PAD, 4], or of one tile [N_PAD, K_PAD] where K_PAD > 32; and the budget.
+
+    The budget is loaded in the branches of the log-probs: left outside, ptxas puts it before or behind them with
+    a wait in between, a second round trip to memory.
+    """
+    words = _words(form, BUDGET)
     if K_PAD > 32:
         chunks = _load_tile(logprobs_ptr, stride_n, stride_k, rows, num_rows, num_drafts, K_PAD)
+        budget = load_low(budget_ptr, 0, 1, words, host_budget)
     elif (form & PACKED) != 0:
         chunks = _load_packed(logprobs_ptr, stride_n, rows, num_rows, num_drafts, K_PAD // 4)
+        budget = load_low(budget_ptr, 0, 1, words, host_budget)
     else:
         chunks = _load_columns(logprobs_ptr, stride_n, stride_k, rows, num_rows, num_drafts, K_PAD // 4)
-    return chunks
+        budget = load_low(budget_ptr, 0, 1, words, host_budget)
+    return chunks, budget
 
 
 @triton.jit
@@ -152,27 +164,38 @@ def _narrow(budget, lo, hi, upto, t0, t1, t2, n0, n1, n2):
 
 
 @triton.jit
-def _row_limits(per_request, form, rows, num_requests, num_drafts):
+def _load_per_request(per_request, form, rows, num_requests):
+    """draft_lens, min_lens and max_lens [N_PAD] int32, low words, and the bits of log_weights."""
+    draft_lens_ptr, min_lens_ptr, max_lens_ptr, log_weights_ptr = per_request
+    # The branch is always taken; it holds the loads together ahead of all that waits for one of them.
+    if form >= 0:
+        draft_lens = load_low(draft_lens_ptr, rows, num_requests, _words(form, DRAFT_LENS), NEVER)
+        min_lens = load_low(min_lens_ptr, rows, num_requests, _words(form, MIN_LENS), 0)
+        max_lens = load_low(max_lens_ptr, rows, num_requests, _words(form, MAX_LENS), NEVER)
+        log_weights = load_low(log_weights_ptr, rows, num_requests, _words(form, LOG_WEIGHTS), 0)
+    else:
+        draft_lens = tl.zeros(rows.shape, tl.int32)
+        min_lens = draft_lens
+        max_lens = draft_lens
+        log_weights = draft_lens
+    return draft_lens, min_lens, max_lens, log_weights
+
+
+@triton.jit
+def _row_limits(pointers, values, form, rows, num_requests, num_drafts):
     """Usable drafts, floor and base key of each request, each [N_PAD] int32; the key of floors; whether there are
     weights, and with them negative keys."""
-    usable = tl.where(rows < num_requests, num_drafts, 0)
-    floors = tl.zeros(rows.shape, tl.int32)
-    base = tl.zeros(rows.shape, tl.int32)
-    lowest = 0
-    weighted = False
-    if per_request is not None:
-        draft_lens_ptr, min_lens_ptr, max_lens_ptr, log_weights_ptr = per_request
-        draft_lens = load_clamped(draft_lens_ptr, rows, num_requests, _words(form, DRAFT_LENS), num_drafts)
-        max_lens = load_clamped(max_lens_ptr, rows, num_requests, _words(form, MAX_LENS), num_drafts)
-        floors = load_clamped(min_lens_ptr, rows, num_requests, _words(form, MIN_LENS), num_drafts)
-        weighted = _words(form, LOG_WEIGHTS) != 0
-        weight_mask = rows < tl.where(weighted, num_requests, 0)
-        log_weights = tl.load(log_weights_ptr + rows, mask=weight_mask, other=0).to(tl.float32, bitcast=True)
-        usable = tl.minimum(usable, tl.where(_words(form, DRAFT_LENS) != 0, draft_lens, num_drafts))
-        usable = tl.minimum(usable, tl.where(_words(form, MAX_LENS) != 0, max_lens, num_drafts))
-        base = tl.where(weighted, weight_cost(log_weights) - WEIGHT_ZERO, 0)
-        lowest = tl.where(weighted, -NEVER, tl.where(_words(form, MIN_LENS) != 0, -1, 0))
-    return usable, floors, base, lowest, weighted
+    draft_lens_ptr, min_lens_ptr, max_lens_ptr, _ = pointers
+    draft_lens, min_lens, max_lens, log_weights = values
+    if (form & WIDE) != 0:
+        draft_lens = saturate(draft_lens, draft_lens_ptr, rows, num_requests, _words(form, DRAFT_LENS))
+        min_lens = saturate(min_lens, min_lens_ptr, rows, num_requests, _words(form, MIN_LENS))
+        max_lens = saturate(max_lens, max_lens_ptr, rows, num_requests, _words(form, MAX_LENS))
+    usable = tl.minimum(tl.minimum(draft_lens, max_lens), num_drafts)
+    weighted = _words(form, LOG_WEIGHTS) != 0
+    base = tl.where(weighted, weight_cost(log_weights.to(tl.float32, bitcast=True)) - WEIGHT_ZERO, 0)
+    lowest = tl.where(weighted, -NEVER, tl.where(_words(form, MIN_LENS) != 0, -1, 0))
+    return usable, min_lens, base, lowest, weighted
 
 
 @triton.jit
@@ -267,13 +290,26 @@ def select_kernel(
     rows = tl.arange(0, N_PAD)
     # All loads are issued before the first use. A host budget that covers everything needs no log-probs.
     num_rows = tl.where(host_budget < num_requests * num_drafts, num_requests, 0)
-    chunks = _load_logprobs(logprobs_ptr, stride_n, stride_k, rows, num_rows, num_drafts, form, K_PAD)
-    device_budget = load_clamped(budget_ptr, 0, 1, _words(form, BUDGET), N_PAD * K_PAD)
-    usable, floors, base, lowest, weighted = _row_limits(per_request, form, rows, num_requests, num_drafts)
-    budget = tl.where(_words(form, BUDGET) != 0, device_budget, host_budget)
-    # No row keeps more than the budget; said here, it keeps the budget's load from sinking behind the search.
-    usable = tl.minimum(usable, budget)
+    if per_request is not None:
+        values = _load_per_request(per_request, form, rows, num_requests)
+    chunks, budget = _load_batch(
+        logprobs_ptr, stride_n, stride_k, budget_ptr, host_budget, rows, num_rows, num_drafts, form, K_PAD
+    )
+    usable = tl.zeros((N_PAD,), tl.int32) + num_drafts
+    floors = tl.zeros((N_PAD,), tl.int32)
+    base = tl.zeros((N_PAD,), tl.int32)
+    lowest = 0
+    weighted = False
+    if per_request is not None:
+        usable, floors, base, lowest, weighted = _row_limits(
+            per_request, values, form, rows, num_requests, num_drafts
+        )
+    if _words(form, BUDGET) == 2:
+        budget = saturate(budget, budget_ptr, 0, 1, 2)
 
+    # No row keeps more than the budget; said here, it keeps the budget's load from sinking behind the search.
+    usable = tl.where(rows < num_requests, tl.maximum(tl.minimum(usable, budget), 0), 0)
+    budget = tl.maximum(budget, 0)
     keys = _to_float(_order_keys(chunks, form, usable, floors, base, lowest))
     lo, hi, total, budget = _search(keys, budget, usable, lowest, weighted)
 
@@ -285,7 +321,9 @@ def select_kernel(
         below = _count_below(keys, (lo + 1).to(tl.float32))
         if (hi == LARGE) | (hi == -LARGE):
             # The cut is among keys that float32 does not tell apart: rare, so they are made again.
-            chunks = _load_logprobs(logprobs_ptr, stride_n, stride_k, rows, num_rows, num_drafts, form, K_PAD)
+            chunks, _ = _load_batch(
+                logprobs_ptr, stride_n, stride_k, budget_ptr, host_budget, rows, num_rows, num_drafts, form, K_PAD
+            )
             below, upto = _search_integers(_order_keys(chunks, form, usable, floors, base, lowest), budget)
         lens, tied, rest = _share_ties(below, upto, budget, num_drafts, K_PAD)
 
