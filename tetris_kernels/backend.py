@@ -37,7 +37,7 @@ def selection_backend(backend: str, draft_logprobs: Tensor) -> ModuleType:
     device = draft_logprobs.device.type
     if backend == "torch" or (backend == "auto" and (device not in TRITON_DEVICES or not _has_triton())):
         return reference
-    kernels = _kernels("selection")
+    kernels = triton_kernels("selection")
     if backend == "triton" or kernels.fits(*draft_logprobs.shape):
         return kernels
     return reference
@@ -49,7 +49,8 @@ def _has_triton() -> bool:
 
 
 @functools.cache
-def _kernels(stage: str) -> ModuleType:
+def triton_kernels(stage: str) -> ModuleType:
+    """The Triton side of a stage, imported at its first use."""
     return importlib.import_module(f"tetris_kernels.kernels.{stage}")
 
 

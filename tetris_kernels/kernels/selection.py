@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 
 import torch
-import triton
 from torch import Tensor
 
-from tetris_kernels.kernels import select_kernel as device_code
+from tetris_kernels.kernels import loading
+from tetris_kernels.kernels.select_kernel import select_kernel
 from tetris_kernels.kernels.variant import Variant
 
 MAX_ENTRIES = 16384  # requests x drafts of a bucket: what one program holds without spilling
@@ -20,7 +21,7 @@ MAX_ENTRIES = 16384  # requests x drafts of a bucket: what one program holds wit
 BUCKETS = (
     (64, 8, 1),
     (64, 16, 2),
-    (64, 32, 2),
+    (64, 32, 8),
     (256, 8, 8),
     (256, 16, 8),
     (1024, 8, 16),
@@ -53,11 +54,13 @@ _KINDS = {
 }
 
 
+_OPTIONAL = (loading.DRAFT_LENS, loading.MIN_LENS, loading.MAX_LENS, loading.LOG_WEIGHTS)
+
+
 @functools.cache
 def bucket(num_requests: int, num_drafts: int) -> tuple[int, int, int] | None:
-    """The smallest bucket that holds the batch, or None."""
-    fitting = (b for b in BUCKETS if num_requests <= b[0] and num_drafts <= b[1])
-    return next(fitting, None)
+    """The first bucket that holds the batch, or None."""
+    return next((b for b in BUCKETS if num_requests <= b[0] and num_drafts <= b[1]), None)
 
 
 def fits(num_requests: int, num_drafts: int) -> bool:
@@ -76,12 +79,12 @@ def variants() -> Iterator[Variant]:
 def _variant(kind: str, shape: tuple[int, int, int]) -> Variant:
     changes, dtypes = _KINDS[kind]
     n_pad, k_pad, num_warps = shape
-    constants = {"per_request": None} if kind == "plain" else {}
+    absent = {"per_request": None} if kind == "plain" else {}
     return Variant(
         name=f"select-{kind}-{n_pad}x{k_pad}",
-        kernel=device_code.select_kernel,
+        kernel=select_kernel,
         signature=_SIGNATURE | changes,
-        constexprs={**constants, "N_PAD": n_pad, "K_PAD": k_pad},
+        constexprs={**absent, "N_PAD": n_pad, "K_PAD": k_pad},
         num_warps=num_warps,
         when=f"{dtypes}; up to {n_pad} requests of up to {k_pad} drafts",
     )
@@ -97,26 +100,51 @@ def select(
     log_weights: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """`tetris_kernels.select` on checked arguments, returning (lens, cu_lens). One launch."""
-    num_requests, num_drafts = draft_logprobs.shape
-    shape = bucket(num_requests, num_drafts)
+    shape = bucket(*draft_logprobs.shape)
     if shape is None:
-        raise ValueError(_too_large(num_requests, num_drafts))
-    lens = torch.empty(num_requests, dtype=torch.int32, device=draft_logprobs.device)
-    cu_lens = torch.empty(num_requests + 1, dtype=torch.int32, device=draft_logprobs.device)
-    optional = (draft_lens, min_lens, max_lens, log_weights)
+        raise ValueError(_too_large(*draft_logprobs.shape))
+    return _launch(shape, draft_logprobs, budget, host_budget, (draft_lens, min_lens, max_lens, log_weights))
 
-    form, kind, per_request = 0, "full", None
-    if draft_logprobs.dtype != torch.float32:
-        form |= device_code.BFLOAT16.value * (draft_logprobs.dtype == torch.bfloat16)
-        draft_logprobs, kind = draft_logprobs.view(torch.int16), "half"
-    elif all(values is None for values in optional):
-        kind = "plain"
+
+def warmup(device: torch.device, dtypes: Iterable[torch.dtype], max_requests: int, max_drafts: int) -> int:
+    """Compile and load every variant that such batches can ask for, by launching it on an empty one."""
+    sizes = itertools.product({b[0] for b in BUCKETS} | {max_requests}, {b[1] for b in BUCKETS} | {max_drafts})
+    shapes = {bucket(n, k) for n, k in sizes if n <= max_requests and k <= max_drafts}
+    none = torch.empty(0, dtype=torch.int32, device=device)
+    launched = set()
+    for shape, dtype, draft_lens in itertools.product(shapes, dtypes, (None, none)):
+        if shape is not None and (kind := _kind(dtype, draft_lens), shape) not in launched:
+            launched.add((kind, shape))
+            _launch(shape, torch.empty((0, 1), dtype=dtype, device=device), None, 0, (draft_lens, None, None, None))
+    return len(launched)
+
+
+def _kind(dtype: torch.dtype, *optional: Tensor | None) -> str:
+    if dtype != torch.float32:
+        return "half"
+    return "plain" if all(values is None for values in optional) else "full"
+
+
+def _launch(
+    shape: tuple[int, int, int],
+    draft_logprobs: Tensor,
+    budget: Tensor | None,
+    host_budget: int,
+    optional: tuple[Tensor | None, ...],
+) -> tuple[Tensor, Tensor]:
+    num_requests, num_drafts = draft_logprobs.shape
+    lens = draft_logprobs.new_empty(num_requests, dtype=torch.int32)
+    cu_lens = draft_logprobs.new_empty(num_requests + 1, dtype=torch.int32)
+
+    form = loading.PACKED.value * _is_packed(draft_logprobs) | _num_words(budget) << loading.BUDGET.value
+    kind, per_request = _kind(draft_logprobs.dtype, *optional), None
     if kind != "plain":
         per_request = tuple(lens if values is None else _as_words(values) for values in optional)
-        for field, values in zip(_FIELDS, optional, strict=True):
-            form |= _num_words(values) << field
-    form |= _num_words(budget) << device_code.BUDGET.value
-    form |= device_code.PACKED.value * _is_packed(draft_logprobs)
+        for field, values in zip(_OPTIONAL, optional, strict=True):
+            form |= _num_words(values) << field.value
+    if kind == "half":
+        form |= loading.BFLOAT16.value * (draft_logprobs.dtype == torch.bfloat16)
+        draft_logprobs = draft_logprobs.view(torch.int16)
 
     variant = _variant(kind, shape)
     with _on_device(draft_logprobs.device):
@@ -125,7 +153,7 @@ def select(
             draft_logprobs.stride(0),
             draft_logprobs.stride(1),
             lens if budget is None else _as_words(budget),
-            min(host_budget, num_requests * num_drafts) if budget is None else -1,
+            min(host_budget, num_requests * num_drafts) if budget is None else 0,
             per_request,
             lens,
             cu_lens,
@@ -137,11 +165,6 @@ def select(
             **variant.options,
         )
     return lens, cu_lens
-
-
-_FIELDS = tuple(
-    getattr(device_code, name).value for name in ("DRAFT_LENS", "MIN_LENS", "MAX_LENS", "LOG_WEIGHTS")
-)
 
 
 def _num_words(values: Tensor | None) -> int:
@@ -164,7 +187,7 @@ def _is_packed(draft_logprobs: Tensor) -> bool:
 
 
 def _on_device(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Triton launches on the current device: make it the tensor's."""
+    """Triton launches on the current device and its current stream: make it the tensor's."""
     return contextlib.nullcontext() if device.type == "cpu" else torch.get_device_module(device).device(device)
 
 
