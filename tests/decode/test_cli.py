@@ -1,0 +1,111 @@
+"""The command line: what is printed, as text and as JSON, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import asdict
+
+import pytest
+from typer.testing import CliRunner
+
+from tetris_decode.cli import app
+from tetris_decode.replay import compare
+from tetris_decode.traces import load_runs
+
+SMALL = ["demo", "--run", "layerskip26of30@T0", "--batch-size", "16", "-k", "1", "-k", "0.5"]
+
+# Output as into a file, also where a CI asks for colours.
+PLAIN = {"FORCE_COLOR": "", "TTY_COMPATIBLE": "0"}
+
+
+def invoke(*arguments: str) -> tuple[int, str]:
+    result = CliRunner(env=PLAIN).invoke(app, arguments)
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    return result.exit_code, result.output
+
+
+def test_json_holds_what_compare_returns():
+    code, output = invoke(*SMALL, "--json")
+    assert code == 0
+    document = json.loads(output)
+    run = load_runs()["layerskip26of30@T0"]
+    assert document["comparisons"] == [
+        asdict(compare(run, batch_size=16, drafts_per_request=k, extra=2)) for k in (1.0, 0.5)
+    ]
+    assert document["extra"] == 2
+    assert "SmolLM2-135M-Instruct" in document["source"]
+
+
+def test_default_demo_compares_every_run_within_100_columns():
+    code, output = invoke("demo")
+    assert code == 0
+    assert max(map(len, output.splitlines())) <= 100
+    assert "Batches of 32 requests" in output
+    for name in load_runs():
+        # Once with a section of budgets, once with a row of batch sizes.
+        assert len(re.findall(rf"^ *{re.escape(name)} ", output, re.M)) == 2
+    assert len(re.findall(r"^ +(?:0\.5|1|2|3|4) +(?:-|\d\.\d\d) +\d\.\d\d", output, re.M)) == 25
+    assert "Nothing was timed" in output
+
+
+def test_table_shows_the_numbers_of_the_largest_batch():
+    [row] = [line.split() for line in invoke(*SMALL, "--batch-size", "4")[1].splitlines() if re.match(r"^ +1 ", line)]
+    [values, _] = json.loads(invoke(*SMALL, "--json")[1])["comparisons"]
+    fixed, tetris, gain = values["fixed"], values["tetris"], values["accepted_gain"]
+    assert row[:7] == [
+        "1",
+        f"{fixed['accepted_per_verification']:.2f}",
+        f"{tetris['accepted_per_verification']:.2f}",
+        f"{fixed['tokens_per_verification']:.2f}",
+        f"{tetris['tokens_per_verification']:.2f}",
+        f"{100 * fixed['success_rate']:.1f}",
+        f"{100 * tetris['success_rate']:.1f}",
+    ]
+    assert row[7:11] == [f"{gain['percent']:+.1f}", f"({gain['low']:.0f}", "to", f"{gain['high']:.0f})"]
+    assert row[11] == f"{values['tokens_gain']['percent']:+.1f}"
+
+
+def test_batch_sizes_are_compared_only_if_there_are_several():
+    assert "by batch size" not in invoke(*SMALL)[1]
+    assert "by batch size, at 1 verified per request" in invoke(*SMALL, "--batch-size", "4")[1]
+    # A fixed length has no half drafts, so there is no gain to compare.
+    assert "by batch size" not in invoke("demo", "-k", "0.5", "--run", "ngram@T0.7")[1]
+
+
+def test_half_a_draft_is_a_default_only_where_it_is_whole():
+    _, output = invoke("demo", "--batch-size", "7", "--run", "ngram@T0.7", "--json")
+    assert [c["drafts_per_request"] for c in json.loads(output)["comparisons"]] == [1, 2, 3, 4]
+
+
+def test_repeated_values_are_measured_once():
+    _, output = invoke(*SMALL, *SMALL[1:], "--json")
+    assert len(json.loads(output)["comparisons"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--run", "gpt"], r"run: expected one of layerskip26of30@T0\.7, .*, distilled4L@T0, got gpt"),
+        (["--batch-size", "49"], "batch size: expected 1 to 48, the recorded requests, got 49"),
+        (["-k", "9"], "drafts per request: expected more than 0, up to 8, got 9"),
+        (["-k", "1.3", "--batch-size", "8"], r"expected a whole number of drafts in a step, got 1\.3 x 8 requests"),
+        (["--extra", "-1"], "extra: expected 0 or more, got -1"),
+        (["--batch-size", "many"], "Invalid value for '--batch-size'"),
+        (["--speed"], "No such option"),
+    ],
+)
+def test_wrong_input_is_refused_in_a_sentence(arguments, message):
+    code, output = invoke("demo", *arguments)
+    assert code == 2
+    assert re.search(message, output)
+
+
+def test_module_runs_as_a_program():
+    command = [sys.executable, "-m", "tetris_decode", *SMALL]
+    done = subprocess.run(command, env=os.environ | PLAIN, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "layerskip26of30@T0" in done.stdout and done.stderr == ""
