@@ -47,13 +47,13 @@ def batch_keys(
     max_lens: Sequence[int] | None = None,
     log_weights: Sequence[float] | None = None,
 ) -> list[list[int]]:
-    def of(values, r, default):
-        return default if values is None else values[r]
-
-    return [
-        row_keys(row, of(draft_lens, r, len(row)), of(min_lens, r, 0), of(max_lens, r, len(row)), of(log_weights, r, None))
-        for r, row in enumerate(logprobs)
-    ]
+    keys = []
+    for r, row in enumerate(logprobs):
+        draft_len = len(row) if draft_lens is None else draft_lens[r]
+        min_len = 0 if min_lens is None else min_lens[r]
+        max_len = len(row) if max_lens is None else max_lens[r]
+        keys.append(row_keys(row, draft_len, min_len, max_len, None if log_weights is None else log_weights[r]))
+    return keys
 
 
 def greedy(keys: Sequence[Sequence[int]], budget: int) -> list[int]:

@@ -52,8 +52,8 @@ def split_budget(budget: Any, draft_logprobs: Tensor) -> tuple[Tensor | None, in
 
 def as_int(name: str, value: Any) -> int:
     """`value` as an int; a torch.SymInt stays symbolic, since reading it would fix it."""
-    if isinstance(value, torch.SymInt):
-        return value  # type: ignore[return-value]  # stands for an int while tracing
+    if type(value) is int or isinstance(value, torch.SymInt):
+        return value  # type: ignore[return-value]  # not through operator.index, which fixes symbolic ones
     if isinstance(value, bool):
         raise TypeError(f"{name}: expected an integer, got bool")
     try:

@@ -32,7 +32,10 @@ def select(
 ) -> tuple[Tensor, Tensor]:
     """(lens, cu_lens) of checked arguments, by the backend that is named or fits."""
     run = selection_backend(backend, draft_logprobs).select
-    return run(draft_logprobs, budget, host_budget, draft_lens, min_lens, max_lens, log_weights)
+    outputs: tuple[Tensor, Tensor] = run(
+        draft_logprobs, budget, host_budget, draft_lens, min_lens, max_lens, log_weights
+    )
+    return outputs
 
 
 def _fake_select(draft_logprobs: Tensor, *_: object) -> tuple[Tensor, Tensor]:

@@ -26,7 +26,6 @@ def select(
 
     The budget is the one element of `budget` where that is given, else `host_budget`.
     """
-    num_requests, num_drafts = draft_logprobs.shape
     usable = _usable_lens(draft_logprobs, draft_lens, max_lens)
     if draft_logprobs.numel() == 0 or (budget is None and host_budget >= draft_logprobs.numel()):
         lens = usable
@@ -35,7 +34,7 @@ def select(
         limit = host_budget if budget is None else budget.reshape(()).clamp(0, keys.numel())
         total = usable.sum(dtype=torch.int32).clamp(max=limit)
         lens = _take_first(keys, total)
-    cu_lens = torch.zeros(num_requests + 1, dtype=torch.int32, device=lens.device)
+    cu_lens = torch.zeros(lens.shape[0] + 1, dtype=torch.int32, device=lens.device)
     torch.cumsum(lens, 0, dtype=torch.int32, out=cu_lens[1:])
     return lens, cu_lens
 
@@ -50,9 +49,7 @@ def _usable_lens(draft_logprobs: Tensor, draft_lens: Tensor | None, max_lens: Te
     return usable
 
 
-def _order_keys(
-    draft_logprobs: Tensor, usable: Tensor, min_lens: Tensor | None, log_weights: Tensor | None
-) -> Tensor:
+def _order_keys(draft_logprobs: Tensor, usable: Tensor, min_lens: Tensor | None, log_weights: Tensor | None) -> Tensor:
     """[N, K] int32 in units of 2^-16 nats, smaller is better; NEVER beyond the usable drafts."""
     cost = draft_logprobs.float().neg().nan_to_num_(nan=64.0).clamp_(0.0, 64.0)
     keys = cost.mul_(65536.0).to(torch.int32).cumsum(1, dtype=torch.int32)

@@ -25,7 +25,7 @@ class Selection(NamedTuple):
         """[N, num_drafts] bool: `mask[r, j] = j < lens[r]`."""
         _check_size("num_drafts", num_drafts)
         position = torch.arange(num_drafts, device=self.lens.device, dtype=torch.int32)
-        return position < self.lens[:, None]
+        return position < self.lens.unsqueeze(1)
 
     def indices(self, capacity: int) -> tuple[Tensor, Tensor]:
         """The kept drafts as a flat list, request by request: `(request, position)`, each [capacity] int32.
@@ -36,8 +36,8 @@ class Selection(NamedTuple):
         _check_size("capacity", capacity)
         slot = torch.arange(capacity, device=self.lens.device, dtype=torch.int32)
         request = torch.searchsorted(self.cu_lens, slot, right=True, out_int32=True) - 1
-        position = slot - self.cu_lens[request]
-        padding = slot >= self.cu_lens[-1]
+        position = slot - self.cu_lens.index_select(0, request)
+        padding = slot >= self.cu_lens.select(0, -1)
         return request.masked_fill_(padding, -1), position.masked_fill_(padding, -1)
 
 

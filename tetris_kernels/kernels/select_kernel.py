@@ -244,7 +244,8 @@ def _share_ties(below, upto, budget, num_drafts, K_PAD: tl.constexpr):
 
 
 @triton.jit(
-    do_not_specialize=["logprobs_ptr", "stride_n", "stride_k", "budget_ptr", "host_budget", "per_request"]
+    do_not_specialize=["logprobs_ptr", "stride_n", "stride_k", "budget_ptr", "host_budget"]
+    + ["draft_lens_ptr", "min_lens_ptr", "max_lens_ptr", "log_weights_ptr"]
     + ["lens_ptr", "cu_lens_ptr", "num_requests", "num_drafts", "form"]
 )
 def select_kernel(
@@ -253,7 +254,10 @@ def select_kernel(
     stride_k: tl.int64,  # in elements
     budget_ptr,  # [1] int32 or int64, as 32-bit words
     host_budget,  # counts where there is no device budget; num_requests * num_drafts keeps all
-    per_request,  # None, or draft_lens, min_lens, max_lens [N] as 32-bit words, log_weights [N] as int32 bits
+    draft_lens_ptr,  # [N] int32 or int64, as 32-bit words; None in the variants without optional tensors
+    min_lens_ptr,  # as draft_lens_ptr
+    max_lens_ptr,  # as draft_lens_ptr
+    log_weights_ptr,  # [N] float32, as int32; None as the others
     lens_ptr,  # [N] int32
     cu_lens_ptr,  # [N + 1] int32
     num_requests,
@@ -262,6 +266,8 @@ def select_kernel(
     N_PAD: tl.constexpr,
     K_PAD: tl.constexpr,
 ):
+    # A tuple only from here on: as an argument its elements would be specialised on their alignment.
+    per_request = None if draft_lens_ptr is None else (draft_lens_ptr, min_lens_ptr, max_lens_ptr, log_weights_ptr)
     keys, usable, budget, lowest, weighted = _load_keys(
         logprobs_ptr,
         stride_n,

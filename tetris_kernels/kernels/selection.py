@@ -34,13 +34,19 @@ BUCKETS = (
     (64, 256, 16),
 )
 
+_OPTIONAL = {
+    "draft_lens_ptr": loading.DRAFT_LENS.value,
+    "min_lens_ptr": loading.MIN_LENS.value,
+    "max_lens_ptr": loading.MAX_LENS.value,
+    "log_weights_ptr": loading.LOG_WEIGHTS.value,
+}
 _SIGNATURE = {
     "logprobs_ptr": "*fp32",
     "stride_n": "i64",
     "stride_k": "i64",
     "budget_ptr": "*i32",
     "host_budget": "i32",
-    "per_request": ("*i32",) * 4,
+    **dict.fromkeys(_OPTIONAL, "*i32"),
     "lens_ptr": "*i32",
     "cu_lens_ptr": "*i32",
     "num_requests": "i32",
@@ -48,13 +54,10 @@ _SIGNATURE = {
     "form": "i32",
 }
 _KINDS = {
-    "plain": ({"per_request": "constexpr"}, "float32, no optional tensors"),
+    "plain": (dict.fromkeys(_OPTIONAL, "constexpr"), "float32, no optional tensors"),
     "full": ({}, "float32, any optional tensors"),
     "half": ({"logprobs_ptr": "*i16"}, "bfloat16 or float16, any optional tensors"),
 }
-
-
-_OPTIONAL = (loading.DRAFT_LENS, loading.MIN_LENS, loading.MAX_LENS, loading.LOG_WEIGHTS)
 
 
 @functools.cache
@@ -79,7 +82,7 @@ def variants() -> Iterator[Variant]:
 def _variant(kind: str, shape: tuple[int, int, int]) -> Variant:
     changes, dtypes = _KINDS[kind]
     n_pad, k_pad, num_warps = shape
-    absent = {"per_request": None} if kind == "plain" else {}
+    absent = dict.fromkeys(_OPTIONAL) if kind == "plain" else {}
     return Variant(
         name=f"select-{kind}-{n_pad}x{k_pad}",
         kernel=select_kernel,
@@ -137,11 +140,11 @@ def _launch(
     cu_lens = draft_logprobs.new_empty(num_requests + 1, dtype=torch.int32)
 
     form = loading.PACKED.value * _is_packed(draft_logprobs) | _num_words(budget) << loading.BUDGET.value
-    kind, per_request = _kind(draft_logprobs.dtype, *optional), None
+    kind, pointers = _kind(draft_logprobs.dtype, *optional), optional
     if kind != "plain":
-        per_request = tuple(lens if values is None else _as_words(values) for values in optional)
-        for field, values in zip(_OPTIONAL, optional, strict=True):
-            form |= _num_words(values) << field.value
+        pointers = tuple(lens if values is None else _as_words(values) for values in optional)
+        for field, values in zip(_OPTIONAL.values(), optional, strict=True):
+            form |= _num_words(values) << field
     if kind == "half":
         form |= loading.BFLOAT16.value * (draft_logprobs.dtype == torch.bfloat16)
         draft_logprobs = draft_logprobs.view(torch.int16)
@@ -154,7 +157,7 @@ def _launch(
             draft_logprobs.stride(1),
             lens if budget is None else _as_words(budget),
             min(host_budget, num_requests * num_drafts) if budget is None else 0,
-            per_request,
+            *pointers,
             lens,
             cu_lens,
             num_requests,
@@ -173,7 +176,8 @@ def _num_words(values: Tensor | None) -> int:
 
 def _as_words(values: Tensor) -> Tensor:
     """The 32-bit words of a tensor, so that one compilation takes int32, int64 and float32."""
-    return values.contiguous().view(-1).view(torch.int32)
+    # A contiguous tensor of one element may have any stride, which the view of another size refuses.
+    return values.contiguous().as_strided((values.numel(),), (1,)).view(torch.int32)
 
 
 def _is_packed(draft_logprobs: Tensor) -> bool:

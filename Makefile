@@ -1,0 +1,45 @@
+# Everything sets itself up in .venv on first use and installs nothing on the second.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Two processes by default: more would fight over the cores of a small machine.
+JOBS ?= 2
+
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench test-gpu clean
+
+help: ## show this
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@echo
+	@echo 'TORCH=... names another torch, e.g. a CUDA build: make test-gpu TORCH="torch==2.13.0"'
+
+# torch goes first, by itself, so that its build is the one that was named.
+$(INSTALLED): setup.py pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet "$(TORCH)"
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	@touch $@
+
+demo: $(INSTALLED) ## TETRIS against fixed draft lengths on recorded drafts of a real model
+	$(BIN)/python -m tetris_decode demo
+
+test: $(INSTALLED) ## all tests: the torch backend and real compilers, then the kernels in Triton's interpreter
+	$(BIN)/python -m pytest --numprocesses $(JOBS)
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest --numprocesses $(JOBS) -m kernel
+
+check: $(INSTALLED) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(INSTALLED) ## what a call of select costs here
+	PYTHONPATH=tests $(BIN)/python bench/bench_call.py
+
+test-gpu: $(INSTALLED) ## for owners of a GPU: device tests, and a short report to paste
+	$(BIN)/python bench/gpu_report.py
+
+clean: ## remove .venv and caches
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,65 @@
+"""A Triton driver without a GPU: the real path from a launch to machine code, and then nothing runs.
+
+It shows which compilations a call asks for and what reaches the launcher. Nothing is executed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from triton.backends.compiler import GPUTarget
+from triton.backends.driver import DriverBase
+
+
+class _Utils:
+    def load_binary(self, name: str, kernel: bytes, shared: int, device: int) -> tuple[int, int, int, int, int]:
+        return 0, 0, 32, 0, 1024
+
+    def unload_module(self, module: int) -> None:
+        pass
+
+    def get_device_properties(self, device: int) -> dict[str, int]:
+        return {"max_shared_mem": 227 << 10, "multiprocessor_count": 132, "warpSize": 32, "max_num_regs": 65536}
+
+
+class FakeDriver(DriverBase):
+    """An sm_90 device on which a launch only notes its arguments in `launches`."""
+
+    def __init__(self) -> None:
+        self.utils = _Utils()
+        self.launches: list[tuple[Any, ...]] = []
+        launches = self.launches
+
+        class Launcher:
+            def __init__(self, source: Any, metadata: Any) -> None:
+                self.source = source
+
+            def __call__(self, grid_x: int, grid_y: int, grid_z: int, stream: int, function: int, *rest: Any) -> None:
+                launches.append((self.source, (grid_x, grid_y, grid_z), rest))
+
+        self.launcher_cls = Launcher
+
+    @classmethod
+    def is_active(cls) -> bool:
+        return True
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def set_current_device(self, device: int) -> None:
+        pass
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", 90, 32)
+
+    def map_python_to_cpp_type(self, ty: str) -> str:
+        return ty
+
+    def get_active_torch_device(self) -> Any:
+        raise NotImplementedError("nothing here runs on a device")
+
+    def get_benchmarker(self) -> Any:
+        raise NotImplementedError("nothing here runs on a device")

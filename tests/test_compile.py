@@ -1,0 +1,35 @@
+"""Every catalogue variant compiles for real GPUs, without spills, within the shared memory there is."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+if os.environ.get("TRITON_INTERPRET") == "1":
+    pytest.skip("the interpreter replaces the compiler", allow_module_level=True)
+
+import machine_code
+from machine_code import TARGETS
+
+from tetris_kernels.kernels import catalogue
+
+VARIANTS = {variant.name: variant for variant in catalogue.variants()}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variant_compiles_without_spills(name, target):
+    variant = VARIANTS[name]
+    compiled = machine_code.compile_variant(variant, target)
+    assert machine_code.spilled(compiled) == 0
+    assert compiled.metadata.shared <= machine_code.SHARED_LIMIT[target]
+    assert variant.num_warps * TARGETS[target].warp_size <= 1024
+
+
+def test_the_catalogue_is_small_and_its_names_are_unique():
+    assert len(VARIANTS) == len(catalogue.variants()) <= 40
+
+
+def test_each_variant_says_when_it_is_used():
+    assert all(variant.when for variant in VARIANTS.values())
