@@ -37,7 +37,7 @@ setup(
         "test": TEST,
         "dev": [*TEST, "build>=1", "mypy>=1.15", "ruff>=0.11", "setuptools>=77", "wheel"],
     },
-    entry_points={"console_scripts": ["tetris-decode = tetris_decode.cli:app"]},
+    entry_points={"console_scripts": ["tetris-decode = tetris_decode.__main__:main"]},
     keywords=["speculative decoding", "LLM inference", "Triton", "draft token selection", "TETRIS"],
     classifiers=[
         "Development Status :: 3 - Alpha",

@@ -109,3 +109,12 @@ def test_module_runs_as_a_program():
     done = subprocess.run(command, env=os.environ | PLAIN, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert "layerskip26of30@T0" in done.stdout and done.stderr == ""
+
+
+@pytest.mark.parametrize("missing", ["rich", "typer"])
+def test_a_base_install_is_told_what_to_install(missing):
+    code = f"import sys; sys.modules[{missing!r}] = None; from tetris_decode.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith("pip install 'tetris-kernels[decode]' brings what it needs")
+    assert f"needs {missing}" in done.stderr

@@ -78,6 +78,9 @@ def _load_tiles(logprobs_ptr, stride_n, stride_k, rows, num_rows, num_drafts, TI
         cols = tl.minimum(tl.arange(0, WIDTH) + c * WIDTH, num_drafts - 1)[None, :]
         ptrs = logprobs_ptr + rows[:, None] * stride_n + cols * stride_k
         chunks = chunks + (tl.load(ptrs, mask=(rows < num_rows)[:, None], other=0),)
+        if owns_rows(TILES):
+            # Only the rare path of short rows: one tile's addresses at a time, so that none spill.
+            tl.debug_barrier()
     return chunks
 
 

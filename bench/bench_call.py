@@ -1,0 +1,88 @@
+"""What one call of select costs on the host: `make bench`.
+
+CPU tensors: the whole call. The Triton path: all that Python does up to the driver, on a driver that launches
+nothing (tests/fake_gpu.py), so what a GPU adds is not in it. Rows are measured in turn, one thread.
+"""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+import triton
+from fake_gpu import FakeDriver
+
+import tetris_kernels
+from tetris_kernels import select
+
+ROUNDS, CALLS = 40, 50
+SHAPES = [(8, 4), (64, 8), (256, 8), (1024, 16), (4096, 32)]
+
+
+def raw(*args: object) -> object:
+    return tetris_kernels.ops.select(*args)
+
+
+def through_operator(*args: object) -> object:
+    return torch.ops.tetris_kernels.select(*args)
+
+
+def microseconds(rows: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Median over rounds of the mean time of a call; the rows take turns, so that noise hits all of them."""
+    times: dict[str, list[float]] = {name: [] for name in rows}
+    for call in rows.values():
+        call()
+    for _ in range(ROUNDS):
+        for name, call in rows.items():
+            start = time.perf_counter()
+            for _ in range(CALLS):
+                call()
+            times[name].append((time.perf_counter() - start) / CALLS)
+    return {name: statistics.median(values) * 1e6 for name, values in times.items()}
+
+
+def on_the_cpu(num_requests: int, num_drafts: int) -> dict[str, Callable[[], object]]:
+    logprobs = -torch.rand(num_requests, num_drafts, generator=torch.Generator().manual_seed(0))
+    budget, all_drafts = logprobs.numel() // 2, logprobs.numel()
+    args = (logprobs, None, budget, None, None, None, None, "torch")
+    return {
+        "select": lambda: select(logprobs, budget),
+        "no checks": lambda: raw(*args),
+        "operator": lambda: through_operator(*args),
+        "covering": lambda: select(logprobs, all_drafts),
+    }
+
+
+def up_to_the_launch() -> dict[str, Callable[[], object]]:
+    from tetris_kernels.kernels import selection
+
+    triton.runtime.driver.set_active(FakeDriver())
+    logprobs, lens = torch.zeros(64, 8), torch.zeros(64, dtype=torch.int64)
+    budget = torch.tensor(100)
+    return {
+        "host budget": lambda: selection.select(logprobs, None, 100, None, None, None, None),
+        "device budget": lambda: selection.select(logprobs, budget, 0, None, None, None, None),
+        "all optional": lambda: selection.select(logprobs, budget, 0, lens, lens, lens, logprobs[:, 0]),
+    }
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    print(
+        f"tetris_kernels {tetris_kernels.__version__}, torch {torch.__version__}, triton {triton.__version__}, "
+        f"Python {platform.python_version()}, {platform.machine()}, one thread"
+    )
+    print("\nCPU tensors, float32, budget 50 %, microseconds a call:")
+    for shape in SHAPES:
+        row = microseconds(on_the_cpu(*shape))
+        print(f"  {shape[0]:>5} x {shape[1]:<3}" + "".join(f"{name} {value:8.1f}   " for name, value in row.items()))
+    print("\nTriton path up to the launch, 64 x 8, no GPU and nothing launched, microseconds a call:")
+    row = microseconds(up_to_the_launch())
+    print("  " + "".join(f"{name} {value:8.1f}   " for name, value in row.items()))
+
+
+if __name__ == "__main__":
+    main()

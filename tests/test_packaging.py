@@ -1,0 +1,96 @@
+"""The wheel and the sdist: built, installed into an empty environment, and complete."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import tetris_kernels
+
+ROOT = Path(__file__).parents[1]
+VERSION = tetris_kernels.__version__
+
+
+def run(*command: object, **options: object) -> str:
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory) -> Path:
+    """The sdist, and the wheel that is built from it and not from the checkout."""
+    source, out = tmp_path_factory.mktemp("source") / "tree", tmp_path_factory.mktemp("dist")
+    ignored = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__")
+    shutil.copytree(ROOT, source, ignore=ignored)
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, source)
+    return out
+
+
+@pytest.fixture(scope="module")
+def site_packages(dist, tmp_path_factory) -> Path:
+    """An environment with nothing in it but the wheel."""
+    home = tmp_path_factory.mktemp("venv")
+    venv.create(home, with_pip=True)
+    wheel = next(dist.glob("*.whl"))
+    run(home / "bin/python", "-m", "pip", "install", "--no-deps", "--no-index", wheel)
+    return next(home.glob("lib/python*/site-packages"))
+
+
+def test_wheel_holds_both_packages_and_nothing_else(dist):
+    wheel = next(dist.glob("*.whl"))
+    assert wheel.name == f"tetris_kernels-{VERSION}-py3-none-any.whl"
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for folder, package in (("tetris_kernels", "tetris_kernels"), ("python/tetris_decode", "tetris_decode")):
+        files = [path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+        expected = {f"{package}/{path.relative_to(ROOT / folder).as_posix()}" for path in files}
+        assert {name for name in names if name.startswith(f"{package}/")} == expected
+    tops = {name.split("/")[0] for name in names}
+    assert tops == {"tetris_kernels", "tetris_decode", f"tetris_kernels-{VERSION}.dist-info"}
+
+
+def test_sdist_holds_what_a_packager_needs(dist):
+    with tarfile.open(next(dist.glob("*.tar.gz"))) as sdist:
+        names = {name.partition("/")[2] for name in sdist.getnames()}
+    assert {"LICENSE", "README.md", "DESIGN.md", "setup.py", "pyproject.toml", "Makefile"} <= names
+    assert {"tests/oracle.py", "tests/test_selection.py", "python/tetris_decode/data/traces.npz"} <= names
+
+
+def test_metadata(site_packages):
+    text = next(site_packages.glob("tetris_kernels-*.dist-info/METADATA")).read_text()
+    header = text.partition("\n\n")[0].splitlines()
+    assert f"Version: {VERSION}" in header
+    assert "License-Expression: Apache-2.0" in header or "License: Apache-2.0" in header
+    requires = {line.partition(": ")[2] for line in header if line.startswith("Requires-Dist: ")}
+    base = {line.split(";")[0].strip() for line in requires if "extra ==" not in line}
+    assert base == {"torch>=2.6", "triton>=3.6", "numpy>=1.26"}
+    assert {line.partition(": ")[2] for line in header if line.startswith("Provides-Extra: ")} == {"decode", "test", "dev"}
+
+
+def test_installed_wheel_works(site_packages, tmp_path):
+    """The dependencies come from this environment, the two packages from the wheel."""
+    code = (
+        "import tetris_kernels, tetris_decode, torch\n"
+        "from tetris_decode.traces import load_runs\n"
+        "print(tetris_kernels.__file__, tetris_decode.__file__, len(load_runs()))\n"
+        "print(tetris_kernels.select(torch.zeros(2, 3), 4).lens.tolist())\n"
+    )
+    lines = run(
+        sys.executable, "-c", code, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(site_packages)}
+    ).splitlines()
+    assert lines[0].count(str(site_packages)) == 2 and lines[0].endswith(" 5")
+    assert lines[1] == "[2, 2]"
+
+
+def test_setup_runs_no_command_and_imports_nothing_heavy():
+    text = (ROOT / "setup.py").read_text()
+    imports = {line for line in text.splitlines() if line.startswith(("import ", "from "))}
+    assert imports == {"from pathlib import Path", "from setuptools import setup"}

@@ -1,0 +1,42 @@
+"""The README's code runs, and what it quotes is what the commands print."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+PYTHON = [code for language, code in BLOCKS if language == "python"]
+
+
+@pytest.mark.parametrize("code", PYTHON, ids=range(len(PYTHON)))
+def test_python_block_runs(code):
+    """A comment `# -> text` beside a print is what it prints."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"# -> (.*)", code) == done.stdout.splitlines()
+
+
+def test_example_is_short():
+    assert len(PYTHON) >= 1
+    assert len([line for line in PYTHON[0].splitlines() if line.strip()]) <= 12
+
+
+def test_demo_output_is_what_the_demo_prints():
+    quoted = next(code for language, code in BLOCKS if language == "text" and "Which drafts of a batch" in code)
+    done = subprocess.run([sys.executable, "-m", "tetris_decode", "demo"], capture_output=True, text=True, check=True)
+    printed = [line.rstrip() for line in done.stdout.splitlines()]
+    quoted_lines = [line.rstrip() for line in quoted.splitlines() if line.strip() != "..."]
+    assert [line for line in quoted_lines if line not in printed] == []
+
+
+def test_commands_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in set(re.findall(r"make ([a-z-]+)", README)):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
