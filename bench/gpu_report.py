@@ -20,7 +20,8 @@ def main() -> int:
     status |= pytest.main(["-q", "-p", "no:cacheprovider", "tests/test_gpu.py"])
     print("\n--- report ---")
     print(f"tetris_kernels {tetris_kernels.__version__}, torch {torch.__version__}, triton {triton.__version__}")
-    print(f"Python {platform.python_version()}, {platform.platform()}, CUDA {torch.version.cuda}, HIP {torch.version.hip}")
+    print(f"Python {platform.python_version()}, {platform.platform()}")
+    print(f"CUDA {torch.version.cuda}, HIP {torch.version.hip}")
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         print(f"cuda:{index}: {properties.name}, compute capability {properties.major}.{properties.minor}")
