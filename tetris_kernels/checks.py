@@ -44,18 +44,23 @@ def split_budget(budget: Any, draft_logprobs: Tensor) -> tuple[Tensor | None, in
             raise ValueError(f"budget: expected a tensor of one element, got shape {_shape(budget)}")
         _check_device("budget", budget, draft_logprobs)
         return budget, 0
-    host_budget = as_int("budget", budget)
-    if host_budget < 0:
-        raise ValueError(f"budget: expected 0 or more, got {host_budget}")
-    return None, host_budget
+    return None, as_size("budget", budget)
 
 
-def as_int(name: str, value: Any) -> int:
-    """`value` as an int; a torch.SymInt stays symbolic, since reading it would fix it."""
+def as_size(name: str, value: Any) -> int:
+    """`value` as an int of 0 or more; a torch.SymInt stays symbolic, since reading it would fix it."""
+    size = _as_int(name, value)
+    if size < 0:
+        raise ValueError(f"{name}: expected 0 or more, got {size}")
+    return size
+
+
+def _as_int(name: str, value: Any) -> int:
     if type(value) is int or isinstance(value, torch.SymInt):
         return value  # type: ignore[return-value]  # not through operator.index, which fixes symbolic ones
-    if isinstance(value, bool):
-        raise TypeError(f"{name}: expected an integer, got bool")
+    # A tensor has __index__ too: it reads the device.
+    if isinstance(value, (bool, Tensor)):
+        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
     try:
         return operator.index(value)
     except TypeError:

@@ -37,12 +37,9 @@ def warmup(
     """
     device = torch.device(device)
     check_backend("triton", device)
-    limits = {"max_requests": checks.as_int("max_requests", max_requests)}
-    limits["max_drafts"] = checks.as_int("max_drafts", max_drafts)
-    for name, limit in limits.items():
-        if limit < 0:
-            raise ValueError(f"{name}: expected 0 or more, got {limit}")
+    max_requests = checks.as_size("max_requests", max_requests)
+    max_drafts = checks.as_size("max_drafts", max_drafts)
     for dtype in dtypes:
         if dtype not in checks.FLOATS:
             raise TypeError(f"dtypes: expected some of {', '.join(map(str, checks.FLOATS))}, got {dtype}")
-    return int(triton_kernels("selection").warmup(device, dtypes, **limits))
+    return int(triton_kernels("selection").warmup(device, dtypes, max_requests, max_drafts))

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tetris_kernels.checks import as_size
+
 
 class Selection(NamedTuple):
     """How many drafts of each request are to be verified: always a prefix of the request's drafts.
@@ -23,8 +25,7 @@ class Selection(NamedTuple):
 
     def mask(self, num_drafts: int) -> Tensor:
         """[N, num_drafts] bool: `mask[r, j] = j < lens[r]`."""
-        _check_size("num_drafts", num_drafts)
-        position = torch.arange(num_drafts, device=self.lens.device, dtype=torch.int32)
+        position = torch.arange(as_size("num_drafts", num_drafts), device=self.lens.device, dtype=torch.int32)
         return position < self.lens.unsqueeze(1)
 
     def indices(self, capacity: int) -> tuple[Tensor, Tensor]:
@@ -33,16 +34,8 @@ class Selection(NamedTuple):
         Slots from `cu_lens[N]` on hold -1. Drafts beyond `capacity` are left out: a capacity of at least
         the budget loses none.
         """
-        _check_size("capacity", capacity)
-        slot = torch.arange(capacity, device=self.lens.device, dtype=torch.int32)
+        slot = torch.arange(as_size("capacity", capacity), device=self.lens.device, dtype=torch.int32)
         request = torch.searchsorted(self.cu_lens, slot, right=True, out_int32=True) - 1
         position = slot - self.cu_lens.index_select(0, request)
         padding = slot >= self.cu_lens.select(0, -1)
         return request.masked_fill_(padding, -1), position.masked_fill_(padding, -1)
-
-
-def _check_size(name: str, size: int) -> None:
-    if isinstance(size, bool) or not isinstance(size, (int, torch.SymInt)):
-        raise TypeError(f"{name}: expected an int, got {type(size).__name__}")
-    if size < 0:
-        raise ValueError(f"{name}: expected 0 or more, got {size}")

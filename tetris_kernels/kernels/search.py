@@ -98,8 +98,8 @@ def search(keys, budget, usable, lowest, weighted):
         # A quarter of the bracket, but no wider than its lower end: the far end is LARGE and rarely meant.
         step = tl.maximum(tl.minimum((hi - lo) >> 2, tl.maximum(lo, 0) + 65536 // 4), 1)
         t0 = lo + step
-        t1 = t0 + step
-        t2 = t1 + step
+        t1 = tl.minimum(t0 + step, hi - 1)
+        t2 = tl.minimum(t1 + step, hi - 1)
         n0, n1, n2, _ = _totals(
             count_below(keys, (t0 + 1).to(tl.float32)),
             count_below(keys, (t1 + 1).to(tl.float32)),
