@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 # Two processes by default: more would fight over the cores of a small machine.
 JOBS ?= 2
 
-INSTALLED := $(VENV)/.installed
+# One stamp for each torch that was named, so that another name installs it.
+INSTALLED := $(VENV)/.installed-$(shell printf '%s' '$(TORCH)' | cksum | cut -d ' ' -f 1)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check bench test-gpu clean
@@ -14,13 +15,14 @@ INSTALLED := $(VENV)/.installed
 help: ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 	@echo
-	@echo 'TORCH=... names another torch, e.g. a CUDA build: make test-gpu TORCH="torch==2.13.0"'
+	@echo 'TORCH=... names another torch, e.g. a wheel file: make test-gpu TORCH=./torch-2.13.0+cu130-....whl'
 
 # torch goes first, by itself, so that its build is the one that was named.
 $(INSTALLED): setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet "$(TORCH)"
 	$(BIN)/pip install --quiet --editable ".[dev]"
+	@rm -f $(VENV)/.installed-*
 	@touch $@
 
 demo: $(INSTALLED) ## TETRIS against fixed draft lengths on recorded drafts of a real model

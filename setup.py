@@ -31,7 +31,7 @@ setup(
         "tetris_kernels": ["py.typed"],
         "tetris_decode": ["py.typed", "data/traces.npz", "data/README.md"],
     },
-    install_requires=["torch>=2.6", "triton>=3.6; platform_system == 'Linux'", "numpy>=1.26"],
+    install_requires=["torch>=2.13", "triton>=3.6; platform_system == 'Linux'", "numpy>=1.26"],
     extras_require={
         "decode": COMMAND_LINE,
         "test": TEST,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import pytest
@@ -13,7 +14,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 import triton
 from fake_gpu import FakeDriver
 
-from tetris_kernels.kernels import selection
+from tetris_kernels.kernels import catalogue, selection
 from tetris_kernels.kernels.select_kernel import select_kernel
 
 CPU = torch.device("cpu")
@@ -56,7 +57,7 @@ def calls():
 
 
 def test_nothing_compiles_after_warmup(driver):
-    assert selection.warmup(CPU, [torch.float32], 64, 8) == 2
+    assert catalogue.warmup(CPU, [torch.float32], 64, 8) == 2
     assert compiled_kernels() == 2
     launches = len(driver.launches)
     count = 0
@@ -65,6 +66,17 @@ def test_nothing_compiles_after_warmup(driver):
         count += 1
     assert compiled_kernels() == 2
     assert len(driver.launches) == launches + count  # one launch a call
+
+
+def test_warmup_asks_for_the_whole_catalogue(monkeypatch):
+    asked = set()
+    monkeypatch.setattr(
+        selection, "_launch", lambda shape, x, *rest: asked.add((shape, selection._kind(x.dtype, *rest[-1])))
+    )
+    count = catalogue.warmup(CPU, [torch.float32, torch.float16, torch.bfloat16], 4096, 256)
+    names = {f"select-{kind}-{shape[0]}x{shape[1]}" for shape, kind in asked}
+    assert names == {variant.name for variant in catalogue.variants()}
+    assert count == len(names)
 
 
 def test_half_precision_needs_one_more_kernel_for_both_types(driver):
@@ -85,6 +97,24 @@ def test_warmup_covers_the_buckets_that_its_limits_reach(monkeypatch, limits):
     assert set(launched) == reached - {None}
 
 
+def test_tensors_of_a_device_that_is_not_current(monkeypatch):
+    """The device is made current around the launch."""
+    entered = []
+
+    class Module:
+        @staticmethod
+        @contextlib.contextmanager
+        def device(device):
+            entered.append(device)
+            yield
+
+    monkeypatch.setattr(torch, "get_device_module", lambda device: Module)
+    with selection._on_device(torch.device("cuda:1")):
+        assert entered == [torch.device("cuda:1")]
+    with selection._on_device(CPU):
+        assert len(entered) == 1
+
+
 def test_strides_beyond_32_bits_reach_the_launcher_whole(driver):
     far = torch.zeros(1).as_strided((1, 1), (2**33, 2**32))
     launch(far)
@@ -98,11 +128,12 @@ def test_variants_are_what_the_launcher_compiles(driver):
     launch(torch.zeros(5, 4))
     launch(torch.zeros(5, 4), draft_lens=torch.zeros(5, dtype=torch.int64))
     launch(torch.zeros(5, 4, dtype=torch.bfloat16))
-    catalogue = {v.name: v for v in selection.variants()}
+    named = {v.name: v for v in catalogue.variants()}
     for (source, _, _), name in zip(driver.launches, ("plain", "full", "half"), strict=True):
-        variant = catalogue[f"select-{name}-64x8"]
+        variant = named[f"select-{name}-64x8"]
         runtime = {key: value for key, value in source.signature.items() if key not in variant.constexprs}
         expected = {key: value for key, value in variant.signature.items() if key not in variant.constexprs}
         assert runtime == expected
-        assert set(source.constants.values()) == set(variant.constexprs.values())
+        constants = {source.fn.arg_names[path[0]]: value for path, value in source.constants.items()}
+        assert constants == variant.constexprs
         assert not any(source.attrs.values())  # no specialisation on alignment or divisibility

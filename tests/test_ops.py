@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import tetris_kernels
-from tetris_kernels import Selection, select
+from tetris_kernels import Selection, ops, select
 
 BACKEND = "triton" if os.environ.get("TRITON_INTERPRET") == "1" else "auto"
 OP = torch.ops.tetris_kernels.select.default
@@ -51,19 +51,75 @@ def test_opcheck(args):
     torch.library.opcheck(OP, args)
 
 
-def test_eager_calls_launch_directly_and_traced_ones_go_through_the_operator():
-    seen = []
+class Record(TorchDispatchMode):
+    """Notes the operators that are called, and calls them."""
 
-    class Record(TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            seen.append(func)
-            return func(*args, **(kwargs or {}))
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[object] = []
 
-    eager = select(batch(5), 7, backend=BACKEND)
-    with Record():
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.seen.append(func)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def direct_calls(monkeypatch) -> list[torch.Tensor]:
+    """The log-probs of calls that do not go through the operator."""
+    calls = []
+    implementation = ops.select
+
+    def record(logprobs, *rest):
+        calls.append(logprobs)
+        return implementation(logprobs, *rest)
+
+    monkeypatch.setattr(ops, "select", record)
+    return calls
+
+
+PLAIN = {
+    "tensor": batch(5),
+    "parameter": torch.nn.Parameter(batch(5)),
+    "needs gradients": batch(5).requires_grad_(),
+    "not a leaf": batch(5).requires_grad_() * 1,
+}
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+def test_plain_tensors_skip_the_operator(kind, direct_calls):
+    picked = select(PLAIN[kind], 7, backend=BACKEND)
+    assert len(direct_calls) == 1
+    assert not picked.lens.requires_grad
+    assert same(picked, select(batch(5), 7))
+
+
+def test_dispatch_modes_see_the_operator(direct_calls):
+    with Record() as record:
         recorded = select(batch(5), 7, backend=BACKEND)
-    assert OP in seen
-    assert same(eager, recorded)
+    assert OP in record.seen and not direct_calls
+    assert same(recorded, select(batch(5), 7))
+
+
+def test_function_transforms_go_through_the_operator(direct_calls):
+    def kept(logprobs):
+        return (logprobs * select(logprobs, 7, backend=BACKEND).mask(4)).sum()
+
+    gradient = torch.func.grad(kept)(batch(5))
+    assert not direct_calls
+    assert torch.equal(gradient, select(batch(5), 7).mask(4).float())
+
+
+@pytest.mark.parametrize("budget", [2**63, 2**70])
+def test_budgets_beyond_an_operator_argument(budget):
+    with Record():
+        assert select(batch(5), budget, backend=BACKEND).lens.tolist() == [4] * 5
+
+
+def test_another_default_device_changes_nothing():
+    expected = select(batch(5), 7)
+    given = batch(5)
+    with torch.device("meta"):
+        assert same(select(given, 7, backend=BACKEND), expected)
 
 
 def test_tensor_subclasses_go_through_the_operator():
@@ -79,13 +135,6 @@ def test_tensor_subclasses_go_through_the_operator():
     result = select(logprobs.as_subclass(Traced), 7, backend=BACKEND)
     assert any("tetris_kernels" in str(func) for func in Traced.calls)
     assert torch.equal(result.lens.as_subclass(torch.Tensor), select(logprobs, 7).lens)
-
-
-def test_parameters_and_inputs_that_need_gradients_are_plain():
-    logprobs = torch.nn.Parameter(batch(5))
-    result = select(logprobs, 7, backend=BACKEND)
-    assert not result.lens.requires_grad
-    assert same(result, select(batch(5), 7))
 
 
 class Counter:
@@ -150,6 +199,17 @@ def test_export_with_a_symbolic_budget():
     program = torch.export.export(Step(), (batch(5), torch.zeros(7)), dynamic_shapes=shapes)
     for budget in (7, 3, 20):
         assert torch.equal(program.module()(batch(5), torch.zeros(budget)), select(batch(5), budget).lens)
+
+
+def test_export_with_a_budget_that_is_data():
+    class Step(torch.nn.Module):
+        def forward(self, logprobs, budget):
+            # An unbacked torch.SymInt: tracing knows nothing of its value.
+            return select(logprobs, budget.item(), backend=BACKEND).lens
+
+    program = torch.export.export(Step(), (batch(5), torch.tensor(7)))
+    for budget in (7, 0, 1, 20):
+        assert torch.equal(program.module()(batch(5), torch.tensor(budget)), select(batch(5), budget).lens)
 
 
 @pytest.mark.parametrize("backend", ["auto", "triton", "torch"])

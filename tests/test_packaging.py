@@ -71,7 +71,7 @@ def test_metadata(site_packages):
     assert "License-Expression: Apache-2.0" in header or "License: Apache-2.0" in header
     requires = {line.partition(": ")[2] for line in header if line.startswith("Requires-Dist: ")}
     base = {line.split(";")[0].strip() for line in requires if "extra ==" not in line}
-    assert base == {"torch>=2.6", "triton>=3.6", "numpy>=1.26"}
+    assert base == {"torch>=2.13", "triton>=3.6", "numpy>=1.26"}
     extras = {line.partition(": ")[2] for line in header if line.startswith("Provides-Extra: ")}
     assert extras == {"decode", "test", "dev"}
 

@@ -10,6 +10,8 @@ from torch import Tensor
 
 MAX_DRAFTS = 256  # 256 tokens x 64 nats x 65536 = 2^30: a row's key fits int32 with the weight on top
 
+MAX_SIZE = 2**63 - 1  # of an operator's integer argument
+
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 INTS = (torch.int32, torch.int64)
 
@@ -50,9 +52,12 @@ def split_budget(budget: Any, draft_logprobs: Tensor) -> tuple[Tensor | None, in
 def as_size(name: str, value: Any) -> int:
     """`value` as an int of 0 or more; a torch.SymInt stays symbolic, since reading it would fix it."""
     size = _as_int(name, value)
+    if isinstance(size, torch.SymInt):
+        torch._check(size >= 0)  # a comparison would need a value, which an unbacked one does not have
+        return size
     if size < 0:
         raise ValueError(f"{name}: expected 0 or more, got {size}")
-    return size
+    return min(size, MAX_SIZE)
 
 
 def _as_int(name: str, value: Any) -> int:

@@ -42,4 +42,4 @@ def warmup(
     for dtype in dtypes:
         if dtype not in checks.FLOATS:
             raise TypeError(f"dtypes: expected some of {', '.join(map(str, checks.FLOATS))}, got {dtype}")
-    return int(triton_kernels("selection").warmup(device, dtypes, max_requests, max_drafts))
+    return int(triton_kernels("catalogue").warmup(device, dtypes, max_requests, max_drafts))

@@ -49,10 +49,11 @@ torch.library.register_fake("tetris_kernels::select", _fake_select, lib=_LIBRARY
 
 
 def is_traced(*tensors: Tensor | None) -> bool:
-    """Whether a call must go through the operator: under tracing, a dispatch mode, or for tensor subclasses."""
+    """Whether a call must go through the operator: under tracing, dispatch modes and torch.func, or for subclasses."""
     return (
         torch.compiler.is_compiling()
         or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
         or any(type(t) not in _PLAIN for t in tensors)
     )
 

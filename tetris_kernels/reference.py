@@ -81,5 +81,5 @@ def _kth_smallest(keys: Tensor, k: Tensor) -> Tensor:
     if keys.device.type == "cpu":
         # numpy's introselect takes a hundredth of the time of torch.sort at 16k keys.
         index = max(int(k) - 1, 0)
-        return torch.as_tensor(np.partition(keys.numpy(), index, axis=None)[index])
+        return torch.as_tensor(np.partition(keys.numpy(), index, axis=None)[index], device="cpu")
     return keys.flatten().sort().values.gather(0, (k - 1).clamp(min=0).long().reshape(1)).reshape(())

@@ -95,8 +95,9 @@ def search(keys, budget, usable, lowest, weighted):
     budget = tl.minimum(budget, total)
     lo, hi, upto = _narrow(budget, lo, hi, total, t0, t1, t2, n0, n1, n2)
     while (hi - lo > 1) & (upto != budget):
-        # A quarter of the bracket, but no wider than its lower end: the far end is LARGE and rarely meant.
-        step = tl.maximum(tl.minimum((hi - lo) >> 2, tl.maximum(lo, 0) + 65536 // 4), 1)
+        # A quarter of the bracket at most, and no more than its lower end is from 0: the far end is LARGE and rarely
+        # meant.
+        step = tl.maximum(tl.minimum((hi - lo) >> 2, tl.abs(lo) + 65536 // 4), 1)
         t0 = lo + step
         t1 = tl.minimum(t0 + step, hi - 1)
         t2 = tl.minimum(t1 + step, hi - 1)

@@ -31,7 +31,7 @@ def select_kernel(
     stride_n: tl.int64,  # in elements
     stride_k: tl.int64,  # in elements
     budget_ptr,  # [1] int32 or int64, as 32-bit words
-    host_budget,  # counts where there is no device budget; num_requests * num_drafts keeps all
+    host_budget,  # num_requests * num_drafts keeps all and reads no log-probs; 0 beside a device budget
     draft_lens_ptr,  # [N] int32 or int64, as 32-bit words; None in the variants without optional tensors
     min_lens_ptr,  # as draft_lens_ptr
     max_lens_ptr,  # as draft_lens_ptr
@@ -40,7 +40,7 @@ def select_kernel(
     cu_lens_ptr,  # [N + 1] int32
     num_requests,
     num_drafts,
-    form,  # what the arguments are: see above
+    form,  # bits that say what the arguments are: see loading.py
     N_PAD: tl.constexpr,
     K_PAD: tl.constexpr,
 ):
@@ -62,12 +62,12 @@ def select_kernel(
         owns_rows(K_PAD // tile_width(K_PAD)),
     )
     floats = to_float(keys)
-    lo, hi, total, budget = search(floats, budget, usable, lowest, weighted)
+    lo, hi, upto, budget = search(floats, budget, usable, lowest, weighted)
 
     lens = per_row(count_below(floats, tl.where(hi == LARGE, INFINITE, (hi + 1).to(tl.float32))))
     tied = tl.zeros((N_PAD,), tl.int32)
     rest = tl.full((), 0, tl.int32)
-    if total != budget:
+    if upto != budget:
         below = per_row(count_below(floats, (lo + 1).to(tl.float32)))
         if (hi == LARGE) | (hi == -LARGE):
             # The cut is among keys that float32 does not tell apart. Rare: the integers are made again, rather than

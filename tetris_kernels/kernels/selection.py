@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 
 import torch
 from torch import Tensor
@@ -16,8 +16,8 @@ from tetris_kernels.kernels.variant import Variant
 
 MAX_ENTRIES = 16384  # requests x drafts of a bucket: what one program holds without spilling
 
-# (requests, drafts, warps), each padded shape that is compiled, the smallest first. One row a thread up to
-# 8 warps, then 16: the most that both 32- and 64-lane warps allow.
+# (requests, drafts, warps): each padded shape that is compiled, the smallest first. About a row a thread, but 64 short
+# rows in one warp, which needs no barrier; at most 16 warps, which both 32- and 64-lane warps allow.
 BUCKETS = (
     (64, 8, 1),
     (64, 16, 2),
@@ -102,14 +102,17 @@ def select(
     max_lens: Tensor | None,
     log_weights: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """`tetris_kernels.select` on checked arguments, returning (lens, cu_lens). One launch."""
+    """`tetris_kernels.select` on checked arguments, returning (lens, cu_lens).
+
+    One launch; an optional tensor that is not contiguous costs a copy.
+    """
     shape = bucket(*draft_logprobs.shape)
     if shape is None:
         raise ValueError(_too_large(*draft_logprobs.shape))
     return _launch(shape, draft_logprobs, budget, host_budget, (draft_lens, min_lens, max_lens, log_weights))
 
 
-def warmup(device: torch.device, dtypes: Iterable[torch.dtype], max_requests: int, max_drafts: int) -> int:
+def warmup(device: torch.device, dtypes: Collection[torch.dtype], max_requests: int, max_drafts: int) -> int:
     """Compile and load every variant that such batches can ask for, by launching it on an empty one."""
     sizes = itertools.product({b[0] for b in BUCKETS} | {max_requests}, {b[1] for b in BUCKETS} | {max_drafts})
     shapes = {bucket(n, k) for n, k in sizes if n <= max_requests and k <= max_drafts}
