@@ -60,22 +60,12 @@ def _order_keys(chunks, form, usable, floors, base, lowest):
 
 
 @triton.jit
-def load_keys(
-    logprobs_ptr,
-    stride_n,
-    stride_k,
-    budget_ptr,
-    host_budget,
-    per_request,
-    num_requests,
-    num_drafts,
-    form,
-    zero,
-    N_PAD: tl.constexpr,
-    K_PAD: tl.constexpr,
-    BY_ROW: tl.constexpr,
-):
-    """The batch's keys, usable drafts [N_PAD], budget of 0 or more, and what `_row_limits` says of the keys."""
+def load_keys(batch, per_request, zero, N_PAD: tl.constexpr, K_PAD: tl.constexpr, BY_ROW: tl.constexpr):
+    """The batch's keys, usable drafts [N_PAD], budget of 0 or more, and what `_row_limits` says of the keys.
+
+    batch: the kernel's arguments; BY_ROW: whole rows in a thread; zero: see the call that does not pass 0.
+    """
+    logprobs_ptr, stride_n, stride_k, budget_ptr, host_budget, num_requests, num_drafts, form = batch
     rows = tl.arange(0, N_PAD) + zero
     # A host budget that covers everything needs no log-probs.
     num_rows = tl.where(host_budget < num_requests * num_drafts, num_requests, 0)

@@ -46,21 +46,9 @@ def select_kernel(
 ):
     # A tuple only from here on: as an argument its elements would be specialised on their alignment.
     per_request = None if draft_lens_ptr is None else (draft_lens_ptr, min_lens_ptr, max_lens_ptr, log_weights_ptr)
-    keys, usable, budget, lowest, weighted = load_keys(
-        logprobs_ptr,
-        stride_n,
-        stride_k,
-        budget_ptr,
-        host_budget,
-        per_request,
-        num_requests,
-        num_drafts,
-        form,
-        0,
-        N_PAD,
-        K_PAD,
-        owns_rows(K_PAD // tile_width(K_PAD)),
-    )
+    batch = (logprobs_ptr, stride_n, stride_k, budget_ptr, host_budget, num_requests, num_drafts, form)
+    by_row: tl.constexpr = owns_rows(K_PAD // tile_width(K_PAD))
+    keys, usable, budget, lowest, weighted = load_keys(batch, per_request, 0, N_PAD, K_PAD, by_row)
     floats = to_float(keys)
     lo, hi, upto, budget = search(floats, budget, usable, lowest, weighted)
 
@@ -73,21 +61,7 @@ def select_kernel(
             # The cut is among keys that float32 does not tell apart. Rare: the integers are made again, rather than
             # held in registers all the time. hi is even: a zero that the compiler does not see, or it would hold
             # the addresses instead.
-            keys, _, _, _, _ = load_keys(
-                logprobs_ptr,
-                stride_n,
-                stride_k,
-                budget_ptr,
-                host_budget,
-                per_request,
-                num_requests,
-                num_drafts,
-                form,
-                hi & 1,
-                N_PAD,
-                K_PAD,
-                False,
-            )
+            keys, _, _, _, _ = load_keys(batch, per_request, hi & 1, N_PAD, K_PAD, False)
             below, lens = search_integers(keys, budget)
         lens, tied, rest = share_ties(below, lens, budget, num_drafts, K_PAD)
 
