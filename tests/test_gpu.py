@@ -30,7 +30,9 @@ def as_lists(selection) -> tuple[list[int], list[int]]:
 
 
 def test_warmup_loads_the_whole_catalogue():
-    assert warmup("cuda") == 39
+    from tetris_kernels.kernels import catalogue  # needs triton, which a session without a GPU may lack
+
+    assert warmup("cuda") == len(catalogue.variants())
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

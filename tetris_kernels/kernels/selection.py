@@ -60,7 +60,7 @@ _KINDS = {
 }
 
 
-@functools.cache
+@functools.lru_cache(maxsize=4096)
 def bucket(num_requests: int, num_drafts: int) -> tuple[int, int, int] | None:
     """The first bucket that holds the batch, or None."""
     return next((b for b in BUCKETS if num_requests <= b[0] and num_drafts <= b[1]), None)
@@ -115,14 +115,14 @@ def select(
 def warmup(device: torch.device, dtypes: Collection[torch.dtype], max_requests: int, max_drafts: int) -> int:
     """Compile and load every variant that such batches can ask for, by launching it on an empty one."""
     sizes = itertools.product({b[0] for b in BUCKETS} | {max_requests}, {b[1] for b in BUCKETS} | {max_drafts})
-    shapes = {bucket(n, k) for n, k in sizes if n <= max_requests and k <= max_drafts}
-    none = torch.empty(0, dtype=torch.int32, device=device)
-    launched = set()
-    for shape, dtype, draft_lens in itertools.product(shapes, dtypes, (None, none)):
-        if shape is not None and (kind := _kind(dtype, draft_lens), shape) not in launched:
-            launched.add((kind, shape))
-            _launch(shape, torch.empty((0, 1), dtype=dtype, device=device), None, 0, (draft_lens, None, None, None))
-    return len(launched)
+    reached = {bucket(n, k) for n, k in sizes if n <= max_requests and k <= max_drafts}
+    shapes = [shape for shape in BUCKETS if shape in reached]
+    lens = torch.empty(0, dtype=torch.int32, device=device)
+    # One pair of arguments for each kind: bfloat16 and float16 share theirs, with and without optional tensors.
+    kinds = {_kind(dtype, optional): (dtype, optional) for dtype in dtypes for optional in (None, lens)}
+    for shape, (dtype, optional) in itertools.product(shapes, kinds.values()):
+        _launch(shape, torch.empty((0, 1), dtype=dtype, device=device), None, 0, (optional, None, None, None))
+    return len(shapes) * len(kinds)
 
 
 def _kind(dtype: torch.dtype, *optional: Tensor | None) -> str:
