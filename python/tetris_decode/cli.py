@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from enum import Enum
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from tetris_decode import report
+from tetris_decode import replay_report
 from tetris_decode.replay import compare
 from tetris_decode.traces import SOURCE, load_runs
 
 BATCH_SIZES = (8, 16, 32)
 DRAFTS_PER_REQUEST = (0.5, 1.0, 2.0, 3.0, 4.0)
+WIDTH = 100
+
+
+class DrafterName(str, Enum):
+    """What drafts in the demo."""
+
+    NGRAM = "ngram"
+    OWN_NGRAM = "own-ngram"
+    LAYER_SKIP = "layer-skip"
+
 
 # Plain error lines: boxed ones break sentences in the middle.
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
@@ -27,6 +38,46 @@ def tetris_decode() -> None:
 
 @app.command()
 def demo(
+    requests: Annotated[int, typer.Option(metavar="N", min=1, help="Prompts, decoded as one batch.")] = 16,
+    max_new_tokens: Annotated[int, typer.Option(metavar="T", min=1, help="Tokens generated for each, at most.")] = 64,
+    drafts_per_request: Annotated[
+        float,
+        typer.Option(
+            "--drafts-per-request",
+            "-k",
+            metavar="K",
+            min=0,
+            help="Drafts verified per request in a step, on average over the batch; may be below 1.",
+        ),
+    ] = 1,
+    length: Annotated[
+        int, typer.Option(metavar="L", min=1, help="Drafts made for each request, for TETRIS to choose from.")
+    ] = 8,
+    drafter: Annotated[
+        DrafterName,
+        typer.Option(
+            help="n-grams of the request and a table, of the request alone, or the target without 4 of its layers."
+        ),
+    ] = DrafterName.NGRAM,
+    rounds: Annotated[int, typer.Option(metavar="R", min=1, help="Runs of each policy; the median is shown.")] = 2,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Decode real prompts with SmolLM2-135M: no speculation, a fixed length, TETRIS.
+
+    Live, on the CPU: about a minute. Needs the model and the prompts, which `make demo` installs.
+    """
+    # Not at the top: transformers takes seconds to import, and the other commands do without it.
+    from tetris_decode.demo import Settings, run
+
+    settings = Settings(requests, max_new_tokens, drafts_per_request, length, drafter.value, rounds)
+    try:
+        run(settings, console(), as_json=as_json)
+    except FileNotFoundError as error:
+        raise SystemExit(str(error)) from None
+
+
+@app.command()
+def replay(
     batch_size: Annotated[
         list[int] | None, typer.Option(metavar="B", help="Requests in a batch; repeatable. Default: 8, 16, 32.")
     ] = None,
@@ -74,8 +125,13 @@ def demo(
         document = {"source": SOURCE, "extra": extra, "comparisons": [asdict(c) for c in comparisons]}
         typer.echo(json.dumps(document, indent=2))
     else:
-        console = Console(highlight=False)
-        if not console.is_terminal:
-            # A pipe or a file has no width; rich would take 80 columns and break the table.
-            console.width = report.WIDTH
-        console.print(report.tables(comparisons, extra))
+        console().print(replay_report.tables(comparisons, extra))
+
+
+def console() -> Console:
+    """For tables of 100 columns."""
+    made = Console(highlight=False)
+    if not made.is_terminal:
+        # A pipe or a file has no width; rich would take 80 columns and break the tables.
+        made.width = WIDTH
+    return made

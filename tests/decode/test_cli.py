@@ -16,7 +16,7 @@ from tetris_decode.cli import app
 from tetris_decode.replay import compare
 from tetris_decode.traces import load_runs
 
-SMALL = ["demo", "--run", "layerskip26of30@T0", "--batch-size", "16", "-k", "1", "-k", "0.5"]
+SMALL = ["replay", "--run", "layerskip26of30@T0", "--batch-size", "16", "-k", "1", "-k", "0.5"]
 
 # Output as into a file, also where a CI asks for colours.
 PLAIN = {"FORCE_COLOR": "", "TTY_COMPATIBLE": "0"}
@@ -40,8 +40,8 @@ def test_json_holds_what_compare_returns():
     assert "SmolLM2-135M-Instruct" in document["source"]
 
 
-def test_default_demo_compares_every_run_within_100_columns():
-    code, output = invoke("demo")
+def test_default_replay_compares_every_run_within_100_columns():
+    code, output = invoke("replay")
     assert code == 0
     assert max(map(len, output.splitlines())) <= 100
     assert "Batches of 32 requests" in output
@@ -73,11 +73,11 @@ def test_batch_sizes_are_compared_only_if_there_are_several():
     assert "by batch size" not in invoke(*SMALL)[1]
     assert "by batch size, at 1 verified per request" in invoke(*SMALL, "--batch-size", "4")[1]
     # A fixed length has no half drafts, so there is no gain to compare.
-    assert "by batch size" not in invoke("demo", "-k", "0.5", "--run", "ngram@T0.7")[1]
+    assert "by batch size" not in invoke("replay", "-k", "0.5", "--run", "ngram@T0.7")[1]
 
 
 def test_half_a_draft_is_a_default_only_where_it_is_whole():
-    _, output = invoke("demo", "--batch-size", "7", "--run", "ngram@T0.7", "--json")
+    _, output = invoke("replay", "--batch-size", "7", "--run", "ngram@T0.7", "--json")
     assert [c["drafts_per_request"] for c in json.loads(output)["comparisons"]] == [1, 2, 3, 4]
 
 
@@ -99,7 +99,7 @@ def test_repeated_values_are_measured_once():
     ],
 )
 def test_wrong_input_is_refused_in_a_sentence(arguments, message):
-    code, output = invoke("demo", *arguments)
+    code, output = invoke("replay", *arguments)
     assert code == 2
     assert re.search(message, output)
 
@@ -111,10 +111,10 @@ def test_module_runs_as_a_program():
     assert "layerskip26of30@T0" in done.stdout and done.stderr == ""
 
 
-@pytest.mark.parametrize("missing", ["rich", "typer"])
+@pytest.mark.parametrize("missing", ["rich", "typer", "transformers"])
 def test_a_base_install_is_told_what_to_install(missing):
     code = f"import sys; sys.modules[{missing!r}] = None; from tetris_decode.__main__ import main; main()"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code, "demo"], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.strip().endswith("pip install 'tetris-kernels[decode]' brings what it needs")
     assert f"needs {missing}" in done.stderr

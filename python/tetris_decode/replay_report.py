@@ -11,7 +11,6 @@ from rich.table import Table
 from tetris_decode.replay import Comparison, Gain, Metrics
 from tetris_decode.traces import DRAFTERS, NUM_DRAFTS, SOURCE
 
-WIDTH = 100
 TITLE = (
     "Which drafts of a batch to verify? With the same number of drafts verified in every step, fixed k takes "
     "the first k of each request, TETRIS those of the batch that are most likely to survive."

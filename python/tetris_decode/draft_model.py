@@ -1,0 +1,88 @@
+"""A model that drafts: any causal model with the target's vocabulary, or the target with fewer layers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from tetris_decode.batch import Batch
+from tetris_decode.drafting import Drafts
+from tetris_decode.packed import PackedModel
+
+
+class ModelDrafter:
+    """Drafts the most probable token of a causal language model, one forward per draft.
+
+    It keeps a key-value cache of its own and runs only what is new: the tokens that were not its own drafts.
+
+    Args:
+        model: a causal model of transformers, in evaluation mode, with the target's vocabulary.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+
+    def start(self, batch: Batch) -> None:
+        self._packed = PackedModel(self.model, *batch.tokens.shape)
+        # What the cache was made from: the first `_cached[r]` tokens of each row.
+        self._tokens = batch.tokens.clone()
+        self._cached = torch.zeros_like(batch.lens)
+
+    def propose(self, batch: Batch, num_drafts: int) -> Drafts:
+        lens = batch.max_drafts.clamp(max=num_drafts)
+        ids = batch.tokens.new_zeros(len(lens), num_drafts)
+        logprobs = torch.full(ids.shape, -torch.inf, device=ids.device)
+        starts = self._still_valid(batch)
+        logits = self._packed.read(batch.tokens, starts, torch.where(lens > 0, batch.lens, starts))
+        for j in range(num_drafts):
+            if logits is None:
+                break
+            logprobs[:, j], ids[:, j] = logits.float().log_softmax(-1).max(-1)
+            unfinished = lens > j + 1
+            batch.put_drafts(ids[:, : j + 1])
+            more = bool(unfinished.any())
+            logits = self._forward(batch, j, unfinished) if more else None
+        self._tokens.copy_(batch.tokens)
+        self._cached = torch.where(lens > 0, batch.lens + lens - 1, starts)
+        return Drafts(ids, logprobs, lens)
+
+    def _forward(self, batch: Batch, j: int, wanted: Tensor) -> Tensor:
+        """Run draft j of the wanted requests; [N, V]."""
+        return self._packed.forward(batch.tokens, batch.lens + j, wanted.long(), last_only=True).logits
+
+    def _still_valid(self, batch: Batch) -> Tensor:
+        """[N]: leading tokens that are in the cache, short of the last, whose logits are wanted."""
+        same = (self._tokens == batch.tokens).int().cumprod(1).sum(1)
+        return torch.minimum(torch.minimum(same, self._cached), batch.lens - 1)
+
+
+def skip_layers(model: PreTrainedModel, skipped: Sequence[int]) -> PreTrainedModel:
+    """`model` without some of its decoder layers: a drafter for free, as far as memory goes.
+
+    The layers that stay are shared, not copied, and `model` does not change.
+
+    Raises:
+        ValueError: a layer that `model` does not have, or all of them.
+    """
+    base: Any = model.base_model
+    layers = base.layers
+    kept = [layer for i, layer in enumerate(layers) if i not in set(skipped)]
+    if len(kept) + len(set(skipped)) != len(layers) or not kept:
+        raise ValueError(f"skipped: expected some of layers 0 to {len(layers) - 1}, got {list(skipped)}")
+    config = copy.deepcopy(model.config)
+    config.num_hidden_layers = len(kept)
+    decoder = _shallow_copy(base, config, layers=nn.ModuleList(kept))
+    return _shallow_copy(model, config, **{model.base_model_prefix: decoder})
+
+
+def _shallow_copy(module: PreTrainedModel, config: PreTrainedConfig, **children: nn.Module) -> PreTrainedModel:
+    """`module` with some of its children replaced; the others are shared."""
+    twin = copy.copy(module)
+    twin._modules = {**module._modules, **children}
+    twin.config = config
+    return twin

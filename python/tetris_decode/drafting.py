@@ -1,0 +1,43 @@
+"""What a drafter is: anything that proposes the next tokens of each request, and how likely it holds them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from tetris_decode.batch import Batch
+
+
+class Drafts(NamedTuple):
+    """Proposed tokens, K for each of N requests.
+
+    ids:      [N, K] int64.
+    logprobs: [N, K] float32, natural log of the drafter's probability of each, given those before it.
+    lens:     [N]    int64, how many of each row are drafts; what is beyond means nothing.
+    """
+
+    ids: Tensor
+    logprobs: Tensor
+    lens: Tensor
+
+    @classmethod
+    def none(cls, like: Tensor) -> Drafts:
+        """No drafts for the requests of `like` [N, ...]: K is 0."""
+        ids = like.new_empty(len(like), 0, dtype=torch.int64)
+        return cls(ids, ids.float(), ids.new_zeros(len(like)))
+
+
+class Drafter(Protocol):
+    """Proposes drafts for the requests of one batch at a time."""
+
+    def start(self, batch: Batch) -> None:
+        """A new batch, before its first step; whatever is remembered of another one is void."""
+
+    def propose(self, batch: Batch, num_drafts: int) -> Drafts:
+        """Drafts that follow `batch.tokens[r, : batch.lens[r]]`: K = `num_drafts`, lens at most `batch.max_drafts`.
+
+        Need not be called in every step: since the last call requests may have grown by any number of tokens.
+        Leaves tokens before `batch.lens` as they are; those behind are scratch.
+        """

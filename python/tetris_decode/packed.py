@@ -1,0 +1,190 @@
+"""Ragged batches through an unmodified `transformers` model, with a key-value cache of its own.
+
+The tokens of all requests, any number from each, go through the model as one sequence [1, T], so projections
+and MLPs compute nothing for padding. Only attention has to know which token is whose: transformers calls a
+registered function for it and hands it the keyword arguments of the model's forward. Ours writes keys and
+values to a preallocated cache, pads the queries to [N, L] and attends once.
+
+https://huggingface.co/docs/transformers/attention_interface
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
+
+from tetris_decode.ragged import Ragged
+
+ATTENTION = "tetris_packed"
+# Tokens of one request in one forward while a prompt is read: bounds the padding and the attention mask.
+PREFILL_CHUNK = 256
+# What attention is asked for by some models and not done here.
+UNSUPPORTED = ("sliding_window", "softcap", "s_aux", "position_bias")
+
+
+class Forward(NamedTuple):
+    """logits: of the token after each, [T, V], or [N, V] for the last ones only. ragged: the layout."""
+
+    logits: Tensor
+    ragged: Ragged
+
+
+class PackedModel:
+    """A causal language model and the key-value cache of one batch.
+
+    Args:
+        model: a causal model of transformers, in evaluation mode, whose layers all do plain causal attention
+            through `AttentionInterface`. It is left as it was after each call.
+        num_requests: N.
+        max_len: the most tokens that a request may have, drafts included.
+
+    Raises:
+        ValueError: a model in training mode; in the first forward, a model with another attention.
+    """
+
+    def __init__(self, model: PreTrainedModel, num_requests: int, max_len: int) -> None:
+        if model.training:
+            raise ValueError("model: expected evaluation mode, as after model.eval(), got training mode")
+        self.model = model
+        self.cache = KVCache(num_requests, max_len)
+        # Attention modules look up the name of their function in their config, which need not be the model's.
+        configs = (vars(module).get("config") for module in model.modules())
+        self._configs = list({id(c): c for c in configs if isinstance(c, PreTrainedConfig)}.values())
+
+    def forward(self, tokens: Tensor, starts: Tensor, counts: Tensor, *, last_only: bool = False) -> Forward:
+        """Run `tokens[r, starts[r] : starts[r] + counts[r]]` of each request r.
+
+        Keys and values from `starts` on are overwritten, those before it must be there. So rejecting drafts
+        is starting again behind the last good token.
+
+        Args:
+            tokens: [N, W] int64.
+            starts, counts: [N] int64. Counts may be 0, but not all of them.
+            last_only: logits of each request's last token only.
+        """
+        ragged = Ragged(starts, counts)
+        attention = PackedAttention(self.cache, ragged)
+        names = [config._attn_implementation for config in self._configs]
+        try:
+            for config in self._configs:
+                config._attn_implementation = ATTENTION
+            output = self.model(
+                input_ids=tokens[ragged.request, ragged.position][None],
+                position_ids=ragged.position[None],
+                use_cache=False,
+                logits_to_keep=ragged.last_token if last_only else 0,
+                packed=attention,
+            )
+        finally:
+            for config, name in zip(self._configs, names, strict=True):
+                config._attn_implementation = name
+        num_layers = self.model.config.num_hidden_layers
+        if attention.calls != num_layers:
+            raise ValueError(
+                f"model: expected attention through transformers.AttentionInterface in its {num_layers} layers, "
+                f"got {attention.calls} calls from {type(self.model).__name__}"
+            )
+        return Forward(output.logits[0], ragged)
+
+    def read(self, tokens: Tensor, starts: Tensor, ends: Tensor) -> Tensor | None:
+        """Run `tokens[r, starts[r] : ends[r]]` in pieces; [N, V], the logits after the last token of each.
+
+        A row of a request that has nothing to run means nothing. None if there is nothing to run at all.
+        """
+        logits = None
+        while True:
+            counts = (ends - starts).clamp(0, PREFILL_CHUNK)
+            if not counts.any():
+                return logits
+            step = self.forward(tokens, starts, counts, last_only=True).logits
+            logits = step if logits is None else torch.where((counts > 0)[:, None], step, logits)
+            starts = starts + counts
+
+
+class KVCache:
+    """Keys and values by layer, [N * max_len, heads, head_dim], allocated when a layer first writes.
+
+    Slots start as zeros, and stale ones keep what a token left there: they are masked, so that any finite
+    value does no harm.
+    """
+
+    def __init__(self, num_requests: int, max_len: int) -> None:
+        self.num_requests = num_requests
+        self.max_len = max_len
+        self.layers: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def update(self, layer: int, slots: Tensor, key: Tensor, value: Tensor, context: int) -> tuple[Tensor, Tensor]:
+        """Write [T, heads, head_dim] at `slots` [T]; the layer's [N, heads, context, head_dim], as views."""
+        if layer not in self.layers:
+            size = self.num_requests * self.max_len
+            self.layers[layer] = (key.new_zeros(size, *key.shape[1:]), value.new_zeros(size, *value.shape[1:]))
+        for stored, new in zip(self.layers[layer], (key, value), strict=True):
+            stored.index_copy_(0, slots, new)
+        keys, values = (
+            stored.unflatten(0, (self.num_requests, self.max_len))[:, :context].transpose(1, 2)
+            for stored in self.layers[layer]
+        )
+        return keys, values
+
+
+class PackedAttention:
+    """What the layers of one forward share."""
+
+    def __init__(self, cache: KVCache, ragged: Ragged) -> None:
+        self.cache = cache
+        self.ragged = ragged
+        self.calls = 0
+        self._cache_slots = ragged.request * cache.max_len + ragged.position
+        self._mask: Tensor | None = None
+
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+        """query [T, heads, head_dim], key and value [T, kv_heads, head_dim] -> [T, heads, head_dim]."""
+        self.calls += 1
+        keys, values = self.cache.update(layer, self._cache_slots, key, value, self.ragged.context)
+        # Query heads that share a key head become further queries of it: no key is read or copied twice.
+        num_kv_heads = keys.shape[1]
+        group = query.shape[1] // num_kv_heads
+        padded = self.ragged.padded(query).unflatten(2, (num_kv_heads, group))
+        folded = padded.permute(0, 2, 3, 1, 4).flatten(2, 3)
+        out = scaled_dot_product_attention(
+            folded, keys, values, attn_mask=self._folded_mask(query, group), scale=scaling
+        )
+        unfolded = out.unflatten(2, (group, -1)).permute(0, 3, 1, 2, 4).flatten(2, 3)
+        return self.ragged.packed(unfolded)
+
+    def _folded_mask(self, query: Tensor, group: int) -> Tensor:
+        """[N, 1, group * L, context], 0 for the keys up to the query's own position and -inf beyond."""
+        size = group * self.ragged.token_of_slot.shape[1]
+        if self._mask is None or self._mask.shape[2] != size or self._mask.dtype != query.dtype:
+            positions = torch.arange(self.ragged.context, device=query.device)
+            beyond = positions > self.ragged.padded(self.ragged.position)[:, :, None]
+            mask = torch.zeros(beyond.shape, dtype=query.dtype, device=query.device).masked_fill_(beyond, -torch.inf)
+            self._mask = mask.repeat(1, group, 1).unsqueeze(1)
+        return self._mask
+
+
+def packed_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    packed: PackedAttention,
+    scaling: float | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """The function that transformers calls in each layer: [1, heads, T, head_dim] -> [1, T, heads, head_dim]."""
+    asked = [name for name in UNSUPPORTED if options.get(name) is not None]
+    if asked:
+        raise ValueError(f"model: expected plain causal attention, got {type(module).__name__} with {', '.join(asked)}")
+    query, key, value = (heads[0].transpose(0, 1) for heads in (query, key, value))
+    return packed(module.layer_idx, query, key, value, scaling)[None], None
+
+
+# A name that has a function and no mask: transformers then builds no mask for it.
+AttentionInterface.register(ATTENTION, packed_attention)

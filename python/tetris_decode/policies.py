@@ -1,0 +1,78 @@
+"""How many drafts of each request are verified in a step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from tetris_decode.drafting import Drafts
+from tetris_kernels import Selection, select
+
+
+class Policy(Protocol):
+    """Decides in each step how many drafts are made, and which are verified."""
+
+    def num_drafts(self, num_active: int) -> int:
+        """How many drafts each request gets in a step with `num_active` requests; 0: the drafter is not called."""
+
+    def select(self, drafts: Drafts, num_active: int) -> Selection:
+        """Which of them to verify: a prefix of each request's."""
+
+
+@dataclass(frozen=True)
+class NoSpeculation:
+    """One token per request and step."""
+
+    def num_drafts(self, num_active: int) -> int:
+        return 0
+
+    def select(self, drafts: Drafts, num_active: int) -> Selection:
+        return FixedLength(0).select(drafts, num_active)
+
+
+@dataclass(frozen=True)
+class FixedLength:
+    """The first `length` drafts of every request."""
+
+    length: int
+
+    def num_drafts(self, num_active: int) -> int:
+        return self.length
+
+    def select(self, drafts: Drafts, num_active: int) -> Selection:
+        lens = drafts.lens.clamp(max=self.length).int()
+        return Selection(lens, torch.nn.functional.pad(lens.cumsum(0, dtype=torch.int32), (1, 0)))
+
+
+@dataclass(frozen=True)
+class Tetris:
+    """The drafts of the batch that are most likely to survive (arXiv 2502.15197, Algorithm 1).
+
+    drafts_per_request: the budget of a step, divided by the requests that are still running; may be below 1.
+    length:             drafts made for each request, to choose from.
+    min_lens, log_weights: of each request, as for `tetris_kernels.select`.
+    """
+
+    drafts_per_request: float
+    length: int
+    min_lens: Tensor | None = None
+    log_weights: Tensor | None = None
+
+    def budget(self, num_active: int) -> int:
+        """Drafts verified in a step."""
+        return round(self.drafts_per_request * num_active)
+
+    def num_drafts(self, num_active: int) -> int:
+        return self.length if self.budget(num_active) else 0
+
+    def select(self, drafts: Drafts, num_active: int) -> Selection:
+        return select(
+            drafts.logprobs,
+            self.budget(num_active),
+            draft_lens=drafts.lens,
+            min_lens=self.min_lens,
+            log_weights=self.log_weights,
+        )

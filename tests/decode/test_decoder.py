@@ -1,0 +1,232 @@
+"""Greedy speculative decoding says what plain decoding says, whatever is drafted, selected and accepted."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny_models import VOCAB_SIZE, noisy_copy, random_prompts, target, transformers_generate
+
+from tetris_decode.batch import Batch
+from tetris_decode.decoder import generate
+from tetris_decode.draft_model import ModelDrafter
+from tetris_decode.drafting import Drafts
+from tetris_decode.ngram import NgramDrafter
+from tetris_decode.ngram_table import NgramTable
+from tetris_decode.packed import KVCache
+from tetris_decode.policies import FixedLength, NoSpeculation, Tetris
+
+PROMPTS = random_prompts(5, 1, 9, 20, 3)
+NEW_TOKENS = 24
+POLICIES = {
+    "none": NoSpeculation(),
+    "fixed 1": FixedLength(1),
+    "fixed 4": FixedLength(4),
+    "budget 0": Tetris(0, 4),
+    "budget 1 in all": Tetris(0.2, 4),
+    "budget 0.6": Tetris(0.6, 4),
+    "budget 1": Tetris(1, 4),
+    "budget 2.6": Tetris(2.6, 6),
+    "all drafts": Tetris(4, 4),
+    "beyond all drafts": Tetris(9, 4),
+    "floors": Tetris(1, 4, min_lens=torch.tensor([0, 3, 1, 0, 9])),
+    "weights": Tetris(1, 4, log_weights=torch.tensor([0.0, 5.0, -5.0, torch.nan, 1.0])),
+    "floors and weights": Tetris(
+        1.4, 4, min_lens=torch.tensor([1, 0, 0, 2, 0]), log_weights=torch.tensor([-3.0, 0.0, 3.0, 0.0, 0.0])
+    ),
+}
+
+
+def ngram_drafter() -> NgramDrafter:
+    return NgramDrafter(NgramTable.count(random_prompts(400, seed=5), VOCAB_SIZE))
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+@pytest.mark.parametrize("noise", [0, 0.05, 0.5])
+def test_output_is_that_of_transformers_generate(policy, noise):
+    """From a drafter that is always right to one that hardly ever is."""
+    run = generate(target(), PROMPTS, NEW_TOKENS, drafter=ModelDrafter(noisy_copy(noise=noise)), policy=policy)
+    assert run.outputs == transformers_generate(PROMPTS, NEW_TOKENS)
+
+
+@pytest.mark.parametrize("policy", [NoSpeculation(), FixedLength(3), Tetris(1, 4)], ids=str)
+@pytest.mark.parametrize("architecture", ["qwen3", "gpt-neox"])
+def test_other_architectures(architecture, policy):
+    run = generate(
+        target(architecture), PROMPTS, NEW_TOKENS, drafter=ModelDrafter(noisy_copy(architecture)), policy=policy
+    )
+    assert run.outputs == transformers_generate(PROMPTS, NEW_TOKENS, architecture=architecture)
+
+
+@pytest.mark.parametrize("policy", [FixedLength(2), Tetris(1, 8)], ids=str)
+def test_ngram_drafts(policy):
+    run = generate(target(), PROMPTS, NEW_TOKENS, drafter=ngram_drafter(), policy=policy)
+    assert run.outputs == transformers_generate(PROMPTS, NEW_TOKENS)
+
+
+@pytest.mark.parametrize("policy", [NoSpeculation(), FixedLength(3), Tetris(1, 4)], ids=str)
+def test_requests_end_at_different_times(policy):
+    # A token that some requests generate early, some late, some never.
+    outputs = transformers_generate(PROMPTS, NEW_TOKENS)
+    eos = max(range(VOCAB_SIZE), key=lambda token: len({o.index(token) for o in outputs if token in o}))
+    expected = transformers_generate(PROMPTS, NEW_TOKENS, eos=eos)
+    assert len({len(output) for output in expected}) >= 3
+
+    run = generate(
+        target(), PROMPTS, NEW_TOKENS, drafter=ModelDrafter(noisy_copy()), policy=policy, eos_token_ids=[eos]
+    )
+    assert run.outputs == expected
+    assert [step.requests for step in run.steps] == sorted((step.requests for step in run.steps), reverse=True)
+    assert sum(step.emitted for step in run.steps) == sum(map(len, expected))
+
+
+@pytest.mark.parametrize("policy", [NoSpeculation(), Tetris(2, 4)], ids=str)
+def test_one_request(policy):
+    prompt = random_prompts(7, seed=3)
+    run = generate(target(), prompt, NEW_TOKENS, drafter=ModelDrafter(noisy_copy()), policy=policy)
+    assert run.outputs == transformers_generate(prompt, NEW_TOKENS)
+
+
+def test_a_prompt_longer_than_a_piece_of_prefill():
+    prompts = random_prompts(300, 4, 513, seed=4)
+    run = generate(target(), prompts, 8, drafter=ModelDrafter(noisy_copy()), policy=Tetris(1, 4))
+    assert run.outputs == transformers_generate(prompts, 8)
+
+
+@pytest.mark.parametrize("max_new_tokens", [1, 2, 3])
+def test_few_tokens(max_new_tokens):
+    run = generate(target(), PROMPTS, max_new_tokens, drafter=ModelDrafter(noisy_copy(noise=0)), policy=FixedLength(4))
+    assert run.outputs == transformers_generate(PROMPTS, max_new_tokens)
+    assert run.steps[0].drafted == len(PROMPTS) * (max_new_tokens - 1), "the last token needs no draft"
+
+
+class Scripted:
+    """Drafts the same token for all, `lens[r]` times for request r, and counts its calls."""
+
+    def __init__(self, lens):
+        self.lens = torch.tensor(lens)
+        self.calls = 0
+
+    def start(self, batch: Batch) -> None:
+        self.calls = 0
+
+    def propose(self, batch: Batch, num_drafts: int) -> Drafts:
+        self.calls += 1
+        # Whatever stands behind a request is scratch: nobody may rely on it.
+        batch.tokens.masked_fill_(torch.arange(batch.tokens.shape[1]) >= batch.lens[:, None], VOCAB_SIZE - 1)
+        ids = torch.full((len(self.lens), num_drafts), 13)
+        logprobs = torch.full(ids.shape, -0.5)
+        # What is beyond lens means nothing.
+        logprobs[torch.arange(num_drafts) >= self.lens[:, None]] = torch.nan
+        return Drafts(ids, logprobs, torch.minimum(self.lens, batch.max_drafts).clamp(max=num_drafts))
+
+
+@pytest.mark.parametrize("policy", [FixedLength(3), Tetris(1, 3), Tetris(3, 3)], ids=str)
+@pytest.mark.parametrize("lens", [[0, 2, 0, 3, 1], [0, 0, 0, 0, 0]], ids=str)
+def test_requests_without_drafts(policy, lens):
+    run = generate(target(), PROMPTS, NEW_TOKENS, drafter=Scripted(lens), policy=policy)
+    assert run.outputs == transformers_generate(PROMPTS, NEW_TOKENS)
+    assert run.steps[0].drafted == sum(lens)
+
+
+@pytest.mark.parametrize("policy", [NoSpeculation(), FixedLength(0), Tetris(0, 4), Tetris(0.1, 4)], ids=str)
+def test_budget_0_does_not_draft(policy):
+    drafter = Scripted([3] * len(PROMPTS))
+    run = generate(target(), PROMPTS, 5, drafter=drafter, policy=policy)
+    assert drafter.calls == 0
+    assert run.outputs == transformers_generate(PROMPTS, 5)
+
+
+def test_drafting_pauses_when_the_budget_rounds_to_0():
+    """0.3 drafts each: 2 for 5 requests, none for 1. The drafter's cache stays right meanwhile."""
+    prompts = random_prompts(4, 4, 4, 4, 4, seed=6)
+    policy = Alternating(Tetris(2, 4))
+    run = generate(target(), prompts, NEW_TOKENS, drafter=ModelDrafter(noisy_copy(noise=0)), policy=policy)
+    assert run.outputs == transformers_generate(prompts, NEW_TOKENS)
+    drafting = [step for step in run.steps if step.drafted]
+    assert len(drafting) < len(run.steps)
+    assert sum(step.accepted for step in drafting) == sum(step.verified for step in drafting), "noise 0: all right"
+
+
+class Alternating:
+    """Another policy in every second step, none in the others."""
+
+    def __init__(self, policy):
+        self.policy = policy
+        self.steps = 0
+
+    def num_drafts(self, num_active):
+        self.steps += 1
+        return self.policy.num_drafts(num_active) if self.steps % 2 else 0
+
+    def select(self, drafts, num_active):
+        return self.policy.select(drafts, num_active) if drafts.ids.shape[1] else NoSpeculation().select(drafts, 0)
+
+
+@pytest.mark.parametrize("policy", [NoSpeculation(), FixedLength(3), Tetris(1.4, 4)], ids=str)
+def test_stale_cache_slots_are_not_read(monkeypatch, policy):
+    """Slots that hold no token of a request are filled with large numbers before every write."""
+    update = KVCache.update
+
+    def poisoned(self, layer, slots, key, value, context):
+        update(self, layer, slots, key, value, context)
+        for stored in self.layers[layer]:
+            stale = torch.ones(len(stored), dtype=torch.bool)
+            written = self.__dict__.setdefault("written", {}).setdefault(layer, torch.zeros(len(stored)))
+            written[slots] = 1
+            stale &= written == 0
+            stored[stale] = 1e4
+        return update(self, layer, slots, key, value, context)
+
+    monkeypatch.setattr(KVCache, "update", poisoned)
+    run = generate(target(), PROMPTS, NEW_TOKENS, drafter=ModelDrafter(noisy_copy()), policy=policy)
+    assert run.outputs == transformers_generate(PROMPTS, NEW_TOKENS)
+
+
+def test_counts_of_a_step():
+    run = generate(target(), PROMPTS, NEW_TOKENS, drafter=ModelDrafter(noisy_copy()), policy=Tetris(1, 4))
+    first = run.steps[0]
+    assert first.requests == 5 and first.drafted == 20 and first.verified == 5
+    for step in run.steps:
+        assert step.accepted <= step.verified <= step.drafted
+        assert step.emitted == step.accepted + step.requests
+        assert 0 < step.draft_seconds + step.select_seconds < step.seconds
+    assert run.prefill_seconds > 0
+
+
+def test_noise_lowers_acceptance():
+    accepted = {}
+    for noise in (0, 0.02, 0.05, 0.5):
+        prompts = random_prompts(*[4] * 16, seed=7)
+        run = generate(target(), prompts, 32, drafter=ModelDrafter(noisy_copy(noise=noise)), policy=FixedLength(1))
+        accepted[noise] = sum(s.accepted for s in run.steps) / sum(s.verified for s in run.steps)
+    print(accepted)
+    assert accepted[0] == 1
+    assert list(accepted.values()) == sorted(accepted.values(), reverse=True)
+    assert accepted[0.5] < 0.3
+
+
+def test_the_model_is_left_as_it_was():
+    model = target()
+    before = model.config.to_json_string(), model.config._attn_implementation
+    generate(model, PROMPTS, 3)
+    assert (model.config.to_json_string(), model.config._attn_implementation) == before
+
+
+def test_progress_is_reported():
+    seen = []
+    run = generate(target(), PROMPTS, 4, on_step=seen.append)
+    assert seen == run.steps
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"prompts": []}, "prompts: expected at least one, got none"),
+        ({"prompts": [[1], []]}, "prompts: expected at least one token each, got none in prompt 1"),
+        ({"max_new_tokens": 0}, "max_new_tokens: expected 1 or more, got 0"),
+        ({"policy": FixedLength(2)}, "drafter: expected one for a policy of 2 drafts per request, got None"),
+    ],
+)
+def test_bad_input(arguments, text):
+    with pytest.raises(ValueError, match=text):
+        generate(target(), **{"prompts": PROMPTS, "max_new_tokens": 3, **arguments})
