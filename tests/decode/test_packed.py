@@ -1,0 +1,117 @@
+"""Ragged forwards through transformers models: the same logits as request by request."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from tiny_models import ARCHITECTURES, SHAPE, VOCAB_SIZE, random_prompts, target
+from transformers import BloomConfig, BloomForCausalLM, MistralConfig, MistralForCausalLM
+
+from tetris_decode.packed import KVCache, PackedModel
+
+# Logits are of order 5 and summed in float32 over a few hundred terms in another order.
+TOLERANCE = 5e-5
+
+
+def padded(prompts: list[list[int]], width: int) -> torch.Tensor:
+    return torch.tensor([prompt + [0] * (width - len(prompt)) for prompt in prompts])
+
+
+def reference(model, prompt):
+    """[len(prompt), V] logits by the model itself."""
+    with torch.inference_mode():
+        return model(torch.tensor([prompt])).logits[0]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@torch.inference_mode()
+def test_logits_of_ragged_pieces(architecture):
+    """Each request advances by another number of tokens in each forward, some by none."""
+    model = target(architecture)
+    prompts = random_prompts(30, 12, 21)
+    packed = PackedModel(model, 3, 32)
+    starts = torch.tensor([0, 0, 0])
+    for counts in ([5, 1, 0], [1, 0, 9], [20, 1, 1], [4, 10, 11]):
+        counts = torch.tensor(counts)
+        logits, ragged = packed.forward(padded(prompts, 32), starts, counts)
+        for t, (r, position) in enumerate(zip(ragged.request, ragged.position, strict=True)):
+            torch.testing.assert_close(
+                logits[t], reference(model, prompts[r])[position], atol=TOLERANCE, rtol=0, msg=f"{r} {position}"
+            )
+        starts = starts + counts
+    assert starts.tolist() == [30, 12, 21]
+
+
+@torch.inference_mode()
+def test_starting_again_rejects_what_was_written():
+    model = target()
+    [good], [bad] = random_prompts(12), random_prompts(12, seed=9)
+    packed = PackedModel(model, 1, 16)
+    packed.forward(padded([good[:6] + bad[6:]], 16), torch.tensor([0]), torch.tensor([12]))
+    logits, _ = packed.forward(padded([good], 16), torch.tensor([6]), torch.tensor([6]))
+    torch.testing.assert_close(logits, reference(model, good)[6:], atol=TOLERANCE, rtol=0)
+
+
+@torch.inference_mode()
+def test_last_only():
+    model = target()
+    prompts = random_prompts(7, 3, 5)
+    packed = PackedModel(model, 3, 8)
+    logits, _ = packed.forward(padded(prompts, 8), torch.zeros(3).long(), torch.tensor([7, 0, 5]), last_only=True)
+    assert logits.shape == (3, VOCAB_SIZE)
+    for r in (0, 2):
+        torch.testing.assert_close(logits[r], reference(model, prompts[r])[-1], atol=TOLERANCE, rtol=0)
+
+
+@torch.inference_mode()
+def test_reading_in_pieces():
+    model = target()
+    prompts = random_prompts(600, 3, 257, 256)
+    lens = torch.tensor([len(prompt) for prompt in prompts])
+    logits = PackedModel(model, 4, 600).read(padded(prompts, 600), torch.zeros(4).long(), lens)
+    for r, prompt in enumerate(prompts):
+        torch.testing.assert_close(logits[r], reference(model, prompt)[-1], atol=TOLERANCE, rtol=0)
+
+
+def test_nothing_to_read():
+    assert (
+        PackedModel(target(), 2, 8).read(torch.zeros(2, 8).long(), torch.ones(2).long(), torch.ones(2).long()) is None
+    )
+
+
+def test_cache_writes_only_its_slots():
+    cache = KVCache(2, 4)
+    key = torch.randn(3, 2, 5)
+    keys, values = cache.update(0, torch.tensor([1, 4, 7]), key, -key, context=4)
+    assert keys.shape == (2, 2, 4, 5)
+    flat = keys.transpose(1, 2).flatten(0, 1)
+    assert torch.equal(flat[[1, 4, 7]], key) and torch.equal(values, -keys)
+    assert flat[[0, 2, 3, 5, 6]].eq(0).all()
+
+
+def test_training_mode_is_refused():
+    model = copy.deepcopy(target()).train()
+    with pytest.raises(ValueError, match=r"expected evaluation mode, as after model\.eval\(\), got training mode"):
+        PackedModel(model, 1, 4)
+
+
+def run_once(model):
+    return PackedModel(model, 1, 4).forward(torch.zeros(1, 4).long(), torch.tensor([0]), torch.tensor([2]))
+
+
+def test_sliding_windows_are_refused_and_the_model_is_left_alone():
+    model = MistralForCausalLM(MistralConfig(**SHAPE, num_key_value_heads=2, sliding_window=8)).eval()
+    before = model.config._attn_implementation
+    with pytest.raises(ValueError, match="expected plain causal attention, got MistralAttention with sliding_window"):
+        run_once(model)
+    assert model.config._attn_implementation == before
+
+
+def test_attention_of_its_own_is_refused():
+    """BLOOM computes attention itself, with biases for positions."""
+    model = BloomForCausalLM(BloomConfig(vocab_size=VOCAB_SIZE, hidden_size=32, n_layer=2, n_head=2)).eval()
+    text = r"through transformers\.AttentionInterface in its 2 layers, got 0 calls from BloomForCausalLM"
+    with pytest.raises(ValueError, match=text):
+        run_once(model)

@@ -1,0 +1,44 @@
+"""The layout of ragged batches against loops."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tetris_decode.ragged import Ragged
+
+CASES = [
+    ([0, 0, 0], [1, 1, 1]),
+    ([4, 0, 7], [3, 1, 2]),
+    ([4, 2, 7], [0, 5, 0]),
+    ([4, 2, 7], [2, 0, 1]),
+    ([9], [4]),
+    ([3, 1], [0, 1]),
+]
+
+
+@pytest.mark.parametrize(("starts", "counts"), CASES, ids=str)
+def test_layout(starts, counts):
+    ragged = Ragged(torch.tensor(starts), torch.tensor(counts))
+    tokens = [(r, starts[r] + j) for r in range(len(counts)) for j in range(counts[r])]
+    assert list(zip(ragged.request.tolist(), ragged.position.tolist(), strict=True)) == tokens
+    assert ragged.context == max(start + count for start, count in zip(starts, counts, strict=True))
+
+    padded = ragged.token_of_slot
+    assert padded.shape == (len(counts), max(counts))
+    for r, count in enumerate(counts):
+        for j in range(max(counts)):
+            if count:
+                assert tokens[padded[r, j]] == (r, starts[r] + min(j, count - 1))
+            assert 0 <= padded[r, j] < len(tokens)
+        if count:
+            assert tokens[ragged.last_token[r]] == (r, starts[r] + count - 1)
+
+
+@pytest.mark.parametrize(("starts", "counts"), CASES, ids=str)
+def test_packing_undoes_padding(starts, counts):
+    ragged = Ragged(torch.tensor(starts), torch.tensor(counts))
+    values = torch.randn(sum(counts), 2, 3)
+    padded = ragged.padded(values)
+    assert padded.shape == (len(counts), max(counts), 2, 3)
+    assert torch.equal(ragged.packed(padded), values)
