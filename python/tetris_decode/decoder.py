@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from tetris_decode.batch import Batch
 from tetris_decode.drafting import Drafter, Drafts
 from tetris_decode.packed import Forward, PackedModel
-from tetris_decode.policies import NoSpeculation, Policy
+from tetris_decode.policies import NO_SPECULATION, Policy
 
 
 class Step(NamedTuple):
@@ -72,10 +72,9 @@ def generate(
         ValueError: no prompt, an empty prompt, max_new_tokens below 1, a policy that drafts without a drafter,
             a model that `PackedModel` refuses.
     """
-    policy = policy or NoSpeculation()
-    room = policy.num_drafts(len(prompts))
-    _check(prompts, max_new_tokens, drafter, room)
-    batch = Batch(prompts, max_new_tokens, eos_token_ids=eos_token_ids, num_drafts=room, device=model.device)
+    policy = policy or NO_SPECULATION
+    _check(prompts, max_new_tokens, drafter, policy.length)
+    batch = Batch(prompts, max_new_tokens, eos_token_ids=eos_token_ids, num_drafts=policy.length, device=model.device)
     target = PackedModel(model, len(prompts), batch.tokens.shape[1])
     if drafter:
         drafter.start(batch)

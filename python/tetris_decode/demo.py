@@ -19,13 +19,13 @@ from transformers.utils import logging
 from tetris_decode import live_report, prompts, smollm2
 from tetris_decode.decoder import Step
 from tetris_decode.live import Measurement, measure
-from tetris_decode.policies import FixedLength, NoSpeculation, Policy, Tetris
+from tetris_decode.policies import NO_SPECULATION, FixedLength, Policy, Tetris
 from tetris_decode.smollm2 import ChatModel
 
 
 def make_policies(drafts_per_request: float, length: int) -> dict[str, Policy]:
     """Plain decoding first; a fixed length only where there is one that spends the budget."""
-    policies: dict[str, Policy] = {"no speculation": NoSpeculation()}
+    policies: dict[str, Policy] = {"no speculation": NO_SPECULATION}
     if drafts_per_request % 1 == 0:
         policies[f"fixed k = {drafts_per_request:g}"] = FixedLength(int(drafts_per_request))
     policies["TETRIS"] = Tetris(drafts_per_request, length)

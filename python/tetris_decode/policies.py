@@ -15,6 +15,10 @@ from tetris_kernels import Selection, select
 class Policy(Protocol):
     """Decides in each step how many drafts are made, and which are verified."""
 
+    @property
+    def length(self) -> int:
+        """The most drafts that a request ever gets in a step."""
+
     def num_drafts(self, num_active: int) -> int:
         """How many drafts each request gets in a step with `num_active` requests; 0: the drafter is not called."""
 
@@ -23,19 +27,8 @@ class Policy(Protocol):
 
 
 @dataclass(frozen=True)
-class NoSpeculation:
-    """One token per request and step."""
-
-    def num_drafts(self, num_active: int) -> int:
-        return 0
-
-    def select(self, drafts: Drafts, num_active: int) -> Selection:
-        return FixedLength(0).select(drafts, num_active)
-
-
-@dataclass(frozen=True)
 class FixedLength:
-    """The first `length` drafts of every request."""
+    """The first `length` drafts of every request; 0 is plain decoding."""
 
     length: int
 
@@ -45,6 +38,9 @@ class FixedLength:
     def select(self, drafts: Drafts, num_active: int) -> Selection:
         lens = drafts.lens.clamp(max=self.length).int()
         return Selection(lens, torch.nn.functional.pad(lens.cumsum(0, dtype=torch.int32), (1, 0)))
+
+
+NO_SPECULATION = FixedLength(0)
 
 
 @dataclass(frozen=True)

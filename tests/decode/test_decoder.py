@@ -13,12 +13,12 @@ from tetris_decode.drafting import Drafts
 from tetris_decode.ngram import NgramDrafter
 from tetris_decode.ngram_table import NgramTable
 from tetris_decode.packed import KVCache
-from tetris_decode.policies import FixedLength, NoSpeculation, Tetris
+from tetris_decode.policies import NO_SPECULATION, FixedLength, Tetris
 
 PROMPTS = random_prompts(5, 1, 9, 20, 3)
 NEW_TOKENS = 24
 POLICIES = {
-    "none": NoSpeculation(),
+    "none": NO_SPECULATION,
     "fixed 1": FixedLength(1),
     "fixed 4": FixedLength(4),
     "budget 0": Tetris(0, 4),
@@ -48,7 +48,7 @@ def test_output_is_that_of_transformers_generate(policy, noise):
     assert run.outputs == transformers_generate(PROMPTS, NEW_TOKENS)
 
 
-@pytest.mark.parametrize("policy", [NoSpeculation(), FixedLength(3), Tetris(1, 4)], ids=str)
+@pytest.mark.parametrize("policy", [NO_SPECULATION, FixedLength(3), Tetris(1, 4)], ids=str)
 @pytest.mark.parametrize("architecture", ["qwen3", "gpt-neox"])
 def test_other_architectures(architecture, policy):
     run = generate(
@@ -63,7 +63,7 @@ def test_ngram_drafts(policy):
     assert run.outputs == transformers_generate(PROMPTS, NEW_TOKENS)
 
 
-@pytest.mark.parametrize("policy", [NoSpeculation(), FixedLength(3), Tetris(1, 4)], ids=str)
+@pytest.mark.parametrize("policy", [NO_SPECULATION, FixedLength(3), Tetris(1, 4)], ids=str)
 def test_requests_end_at_different_times(policy):
     # A token that some requests generate early, some late, some never.
     outputs = transformers_generate(PROMPTS, NEW_TOKENS)
@@ -79,7 +79,7 @@ def test_requests_end_at_different_times(policy):
     assert sum(step.emitted for step in run.steps) == sum(map(len, expected))
 
 
-@pytest.mark.parametrize("policy", [NoSpeculation(), Tetris(2, 4)], ids=str)
+@pytest.mark.parametrize("policy", [NO_SPECULATION, Tetris(2, 4)], ids=str)
 def test_one_request(policy):
     prompt = random_prompts(7, seed=3)
     run = generate(target(), prompt, NEW_TOKENS, drafter=ModelDrafter(noisy_copy()), policy=policy)
@@ -128,7 +128,7 @@ def test_requests_without_drafts(policy, lens):
     assert run.steps[0].drafted == sum(lens)
 
 
-@pytest.mark.parametrize("policy", [NoSpeculation(), FixedLength(0), Tetris(0, 4), Tetris(0.1, 4)], ids=str)
+@pytest.mark.parametrize("policy", [NO_SPECULATION, Tetris(0, 4), Tetris(0.1, 4)], ids=str)
 def test_budget_0_does_not_draft(policy):
     drafter = Scripted([3] * len(PROMPTS))
     run = generate(target(), PROMPTS, 5, drafter=drafter, policy=policy)
@@ -152,6 +152,7 @@ class Alternating:
 
     def __init__(self, policy):
         self.policy = policy
+        self.length = policy.length
         self.steps = 0
 
     def num_drafts(self, num_active):
@@ -159,10 +160,10 @@ class Alternating:
         return self.policy.num_drafts(num_active) if self.steps % 2 else 0
 
     def select(self, drafts, num_active):
-        return self.policy.select(drafts, num_active) if drafts.ids.shape[1] else NoSpeculation().select(drafts, 0)
+        return self.policy.select(drafts, num_active) if drafts.ids.shape[1] else NO_SPECULATION.select(drafts, 0)
 
 
-@pytest.mark.parametrize("policy", [NoSpeculation(), FixedLength(3), Tetris(1.4, 4)], ids=str)
+@pytest.mark.parametrize("policy", [NO_SPECULATION, FixedLength(3), Tetris(1.4, 4)], ids=str)
 def test_stale_cache_slots_are_not_read(monkeypatch, policy):
     """Slots that hold no token of a request are filled with large numbers before every write."""
     update = KVCache.update

@@ -11,7 +11,7 @@ from tiny_models import ARCHITECTURES, noisy_copy, random_prompts, target
 from tetris_decode.batch import Batch
 from tetris_decode.decoder import generate
 from tetris_decode.draft_model import ModelDrafter, skip_layers
-from tetris_decode.policies import FixedLength, NoSpeculation, Tetris
+from tetris_decode.policies import NO_SPECULATION, FixedLength, Tetris
 
 
 @torch.inference_mode()
@@ -88,7 +88,7 @@ def test_layers_left_out(architecture):
 
     prompts = random_prompts(5, 9)
     run = generate(model, prompts, 20, drafter=ModelDrafter(drafter), policy=Tetris(2, 4))
-    assert run.outputs == generate(model, prompts, 20, policy=NoSpeculation()).outputs
+    assert run.outputs == generate(model, prompts, 20, policy=NO_SPECULATION).outputs
     assert sum(step.accepted for step in run.steps) > 0
 
 

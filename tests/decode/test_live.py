@@ -15,7 +15,7 @@ from tetris_decode import demo, prompts, smollm2
 from tetris_decode.draft_model import ModelDrafter
 from tetris_decode.live import Difference, differences, measure
 from tetris_decode.ngram_table import NgramTable
-from tetris_decode.policies import FixedLength, NoSpeculation, Tetris
+from tetris_decode.policies import NO_SPECULATION, FixedLength, Tetris
 from tetris_decode.prompts import Prompt
 from tetris_decode.smollm2 import ChatModel
 
@@ -23,7 +23,7 @@ PROMPTS = random_prompts(5, 1, 9, 20)
 
 
 def test_measurements_are_sums_over_steps():
-    policies = {"plain": NoSpeculation(), "fixed": FixedLength(2), "tetris": Tetris(1, 4)}
+    policies = {"plain": NO_SPECULATION, "fixed": FixedLength(2), "tetris": Tetris(1, 4)}
     seen = []
     plain, fixed, tetris = measure(
         target(),

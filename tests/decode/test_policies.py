@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tetris_decode.drafting import Drafts
-from tetris_decode.policies import FixedLength, NoSpeculation, Tetris
+from tetris_decode.policies import NO_SPECULATION, FixedLength, Tetris
 from tetris_kernels import select
 
 
@@ -29,8 +29,8 @@ def test_fixed_length_takes_the_first_drafts_of_each(lens, expected):
 
 
 def test_no_speculation_wants_no_drafts():
-    assert NoSpeculation().num_drafts(4) == 0
-    assert NoSpeculation().select(Drafts.none(torch.zeros(4, 9)), 4).lens.tolist() == [0, 0, 0, 0]
+    assert NO_SPECULATION.num_drafts(4) == 0
+    assert NO_SPECULATION.select(Drafts.none(torch.zeros(4, 9)), 4).lens.tolist() == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 from tetris_decode import prompts, smollm2
 from tetris_decode.decoder import generate
 from tetris_decode.live import differences
-from tetris_decode.policies import FixedLength, NoSpeculation, Tetris
+from tetris_decode.policies import NO_SPECULATION, FixedLength, Tetris
 
 with_model = pytest.mark.skipif(os.environ.get("TETRIS_TEST_MODEL") != "1", reason="the real model: make test-model")
 # bfloat16 has 8 significant bits; two of its logits that differ by more than a few units are no near-tie.
@@ -48,7 +48,7 @@ def test_chat_template(chat):
 @pytest.mark.parametrize("drafter", ["ngram", "own-ngram", "layer-skip"])
 def test_speculation_changes_texts_only_at_near_ties(chat, drafter):
     encoded = [chat.encode(prompt.text) for prompt in prompts.evaluation()[:8]]
-    plain = generate(chat.model, encoded, 32, policy=NoSpeculation(), eos_token_ids=chat.eos_token_ids)
+    plain = generate(chat.model, encoded, 32, policy=NO_SPECULATION, eos_token_ids=chat.eos_token_ids)
     assert all("\ufffd" not in chat.decode(output) for output in plain.outputs)
     for policy in (FixedLength(2), Tetris(1, 8)):
         run = generate(
