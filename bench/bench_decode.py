@@ -16,6 +16,7 @@ from rich.progress import track
 from rich.table import Table
 
 from tetris_decode import prompts, smollm2
+from tetris_decode.build_ngrams import until_end
 from tetris_decode.decoder import generate
 from tetris_decode.demo import machine
 from tetris_decode.policies import FixedLength
@@ -32,20 +33,20 @@ PROGRESS = Console(stderr=True)
 def transformers_generate(chat: ChatModel, encoded: Sequence[Sequence[int]]) -> list[list[int]]:
     """Greedy decoding as transformers does it: padded on the left, a cache that grows."""
     width = max(map(len, encoded))
-    eos = chat.eos_token_ids
-    ids = torch.tensor([[eos[0]] * (width - len(prompt)) + list(prompt) for prompt in encoded])
+    eos = chat.eos_token_id
+    ids = torch.tensor([[eos] * (width - len(prompt)) + list(prompt) for prompt in encoded])
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in encoded])
     with torch.inference_mode():
         output = chat.model.generate(
-            ids, attention_mask=mask, max_new_tokens=MAX_NEW_TOKENS, do_sample=False, pad_token_id=eos[0]
+            ids, attention_mask=mask, max_new_tokens=MAX_NEW_TOKENS, do_sample=False, pad_token_id=eos
         )
     rows = output[:, width:].tolist()
-    return [row[: row.index(eos[0]) + 1] if eos[0] in row else row for row in rows]
+    return [until_end(row, eos) for row in rows]
 
 
 def tetris_generate(chat: ChatModel, encoded: Sequence[Sequence[int]]) -> list[list[int]]:
     """The same by this package, without drafts."""
-    return generate(chat.model, encoded, MAX_NEW_TOKENS, eos_token_ids=chat.eos_token_ids).outputs
+    return generate(chat.model, encoded, MAX_NEW_TOKENS, eos_token_id=chat.eos_token_id).outputs
 
 
 def timed(run: Callable[..., list[list[int]]], *args: object) -> tuple[float, list[list[int]]]:
@@ -85,14 +86,14 @@ def drafters(chat: ChatModel, encoded: Sequence[Sequence[int]]) -> Table:
     headers = ("drafter", "first draft accepted", f"accepted of {NUM_DRAFTS}", "ms per draft", "of a plain step")
     for i, header in enumerate(headers):
         table.add_column(header, justify="right" if i else "left")
-    eos = chat.eos_token_ids
-    plain = generate(chat.model, encoded, MAX_NEW_TOKENS, eos_token_ids=eos)
+    eos = chat.eos_token_id
+    plain = generate(chat.model, encoded, MAX_NEW_TOKENS, eos_token_id=eos)
     step = median(step.seconds for step in plain.steps)
     for name in track(DRAFTERS, "drafters", console=PROGRESS, transient=True):
         drafter = smollm2.make_drafter(name, chat)
         one, several = (
             generate(
-                chat.model, encoded, MAX_NEW_TOKENS, drafter=drafter, policy=FixedLength(k), eos_token_ids=eos
+                chat.model, encoded, MAX_NEW_TOKENS, drafter=drafter, policy=FixedLength(k), eos_token_id=eos
             ).steps
             for k in (1, NUM_DRAFTS)
         )

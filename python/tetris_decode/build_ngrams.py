@@ -43,8 +43,8 @@ def build(out: str) -> None:
 def answers(chat: ChatModel, batch: Sequence[Sequence[int]], *, sampled: bool) -> list[list[int]]:
     """The answer to each prompt, its end token included, behind the last two tokens of the prompt."""
     width = max(map(len, batch))
-    eos = chat.eos_token_ids
-    ids = torch.tensor([[eos[0]] * (width - len(prompt)) + list(prompt) for prompt in batch])
+    eos = chat.eos_token_id
+    ids = torch.tensor([[eos] * (width - len(prompt)) + list(prompt) for prompt in batch])
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in batch])
     how = {"do_sample": True, "temperature": TEMPERATURE, "top_k": 0} if sampled else {"do_sample": False}
     model: Any = chat.model
@@ -52,10 +52,9 @@ def answers(chat: ChatModel, batch: Sequence[Sequence[int]], *, sampled: bool) -
     return [row[:2] + until_end(row[2:], eos) for row in output[:, width - 2 :].tolist()]
 
 
-def until_end(tokens: list[int], eos: Sequence[int]) -> list[int]:
-    """The tokens up to the first that ends an answer, that one included."""
-    ends = (i + 1 for i, token in enumerate(tokens) if token in eos)
-    return tokens[: next(ends, len(tokens))]
+def until_end(tokens: list[int], eos: int) -> list[int]:
+    """The tokens up to the one that ends an answer, that one included."""
+    return tokens[: tokens.index(eos) + 1] if eos in tokens else tokens
 
 
 if __name__ == "__main__":

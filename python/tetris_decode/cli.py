@@ -51,7 +51,7 @@ def demo(
         ),
     ] = 1,
     length: Annotated[
-        int, typer.Option(metavar="L", min=1, help="Drafts made for each request, for TETRIS to choose from.")
+        int, typer.Option(metavar="L", min=1, max=256, help="Drafts made for each request, for TETRIS to choose from.")
     ] = 8,
     drafter: Annotated[
         DrafterName,
@@ -69,10 +69,15 @@ def demo(
     # Not at the top: transformers takes seconds to import, and the other commands do without it.
     from tetris_decode.demo import Settings, run
 
+    if drafts_per_request > length:
+        raise typer.BadParameter(
+            f"drafts per request: expected at most the {length} drafts made, got {drafts_per_request:g}"
+        )
     settings = Settings(requests, max_new_tokens, drafts_per_request, length, drafter.value, rounds)
     try:
         run(settings, console(), as_json=as_json)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:
+        # The model or the prompts are missing, or not those that were expected.
         raise SystemExit(str(error)) from None
 
 

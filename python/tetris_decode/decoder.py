@@ -22,7 +22,8 @@ class Step(NamedTuple):
     requests: running ones.
     drafted, verified, accepted: drafts, in all.
     emitted: tokens, in all. Those after an end do not count, so it may be less than accepted + requests.
-    draft_seconds, select_seconds, seconds: wall time of drafting, of the policy, and of the whole step.
+    draft_seconds, select_seconds, seconds: wall time of drafting, of the policy, and of the whole step. The first
+        two are the host's: on a GPU they may end before the work does.
     """
 
     requests: int
@@ -36,7 +37,7 @@ class Step(NamedTuple):
 
 
 class Generation(NamedTuple):
-    """outputs: the tokens that each request generated. prefill_seconds: reading the prompts."""
+    """outputs: the tokens that each request generated. prefill_seconds: reading the prompts, the drafter's too."""
 
     outputs: list[list[int]]
     prefill_seconds: float
@@ -51,7 +52,7 @@ def generate(
     *,
     drafter: Drafter | None = None,
     policy: Policy | None = None,
-    eos_token_ids: Sequence[int] = (),
+    eos_token_id: int | Sequence[int] | None = None,
     on_step: Callable[[Step], None] | None = None,
 ) -> Generation:
     """Decode all prompts together, greedily; the output is that of the target model, whatever is drafted.
@@ -65,21 +66,26 @@ def generate(
         prompts: token ids of each request, at least one.
         max_new_tokens: how many tokens each request generates at most.
         drafter, policy: what is drafted, and what of it is verified. By default nothing is.
-        eos_token_ids: tokens that end a request; they are part of its output.
+        eos_token_id: the token or tokens that end a request, usually `model.generation_config.eos_token_id`;
+            they are part of its output. By default every request runs to `max_new_tokens`.
         on_step: called after each step, e.g. to show progress.
 
     Raises:
-        ValueError: no prompt, an empty prompt, max_new_tokens below 1, a policy that drafts without a drafter,
-            a model that `PackedModel` refuses.
+        TypeError: prompts that are not sequences, max_new_tokens that is no integer.
+        ValueError: no prompt, an empty prompt, max_new_tokens below 1; a policy that drafts without a drafter, a
+            drafter of another vocabulary or of drafts of another shape than asked; a model that `PackedModel`
+            refuses.
     """
     policy = policy or NO_SPECULATION
-    _check(prompts, max_new_tokens, drafter, policy.length)
-    batch = Batch(prompts, max_new_tokens, eos_token_ids=eos_token_ids, num_drafts=policy.length, device=model.device)
+    _check_prompts(prompts, max_new_tokens)
+    _check_drafter(drafter, policy, model)
+    eos = [eos_token_id] if isinstance(eos_token_id, int) else eos_token_id or ()
+    batch = Batch(prompts, max_new_tokens, eos_token_ids=eos, num_drafts=policy.length, device=model.device)
     target = PackedModel(model, len(prompts), batch.tokens.shape[1])
-    if drafter:
-        drafter.start(batch)
 
     began = perf_counter()
+    if drafter and policy.length:
+        drafter.start(batch)
     # All but the last token of each prompt: that one is the anchor of the first verification.
     target.read(batch.tokens, torch.zeros_like(batch.lens), batch.lens - 1)
     prefill_seconds = perf_counter() - began
@@ -95,10 +101,9 @@ def generate(
 def _step(target: PackedModel, batch: Batch, drafter: Drafter | None, policy: Policy, num_active: int) -> Step:
     """Draft, select, verify, accept."""
     began = perf_counter()
-    num_drafts = policy.num_drafts(num_active)
-    drafts = drafter.propose(batch, num_drafts) if drafter and num_drafts else Drafts.none(batch.tokens)
+    drafts = _propose(batch, drafter, policy.num_drafts(num_active))
     drafted = perf_counter()
-    lens = policy.select(drafts, num_active).lens.long()
+    lens = torch.minimum(policy.select(drafts, num_active).lens, drafts.lens)
     selected = perf_counter()
 
     # The last token, which is not in the cache yet, and the selected drafts behind it.
@@ -121,6 +126,18 @@ def _step(target: PackedModel, batch: Batch, drafter: Drafter | None, policy: Po
     )
 
 
+def _propose(batch: Batch, drafter: Drafter | None, num_drafts: int) -> Drafts:
+    """Drafts as asked for, and none that a request has no use for."""
+    if drafter is None or not num_drafts:
+        return Drafts.none(batch.tokens)
+    drafts = drafter.propose(batch, num_drafts)
+    expected = (len(batch.lens), num_drafts)
+    if not expected == drafts.ids.shape == drafts.logprobs.shape:
+        got = f"{tuple(drafts.ids.shape)} and {tuple(drafts.logprobs.shape)}"
+        raise ValueError(f"drafter: expected ids and logprobs {expected}, got {got}")
+    return drafts._replace(lens=torch.minimum(drafts.lens, batch.max_drafts))
+
+
 def accept_greedy(verification: Forward, draft_ids: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
     """What each request may emit: its drafts as long as they are the target's choice, and the token after them.
 
@@ -141,13 +158,24 @@ def accept_greedy(verification: Forward, draft_ids: Tensor, lens: Tensor) -> tup
     return choices, counts.masked_fill(verification.ragged.counts == 0, 0)
 
 
-def _check(prompts: Sequence[Sequence[int]], max_new_tokens: int, drafter: Drafter | None, num_drafts: int) -> None:
-    if not prompts:
-        raise ValueError("prompts: expected at least one, got none")
-    empty = [i for i, prompt in enumerate(prompts) if not len(prompt)]
-    if empty:
-        raise ValueError(f"prompts: expected at least one token each, got none in prompt {empty[0]}")
+def _check_prompts(prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+    if not isinstance(max_new_tokens, int):
+        raise TypeError(f"max_new_tokens: expected an integer, got {type(max_new_tokens).__name__}")
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens: expected 1 or more, got {max_new_tokens}")
-    if num_drafts and drafter is None:
-        raise ValueError(f"drafter: expected one for a policy of {num_drafts} drafts per request, got None")
+    if len(prompts) == 0:
+        raise ValueError("prompts: expected at least one, got none")
+    for i, prompt in enumerate(prompts):
+        if not isinstance(prompt, Sequence | Tensor):
+            raise TypeError(f"prompts: expected a sequence of token ids for each, got {type(prompt).__name__}")
+        if len(prompt) == 0:
+            raise ValueError(f"prompts: expected at least one token each, got none in prompt {i}")
+
+
+def _check_drafter(drafter: Drafter | None, policy: Policy, model: PreTrainedModel) -> None:
+    if drafter is None:
+        if policy.length:
+            raise ValueError(f"drafter: expected one for a policy of {policy.length} drafts per request, got None")
+    elif drafter.vocab_size != model.config.vocab_size:
+        expected, got = model.config.vocab_size, drafter.vocab_size
+        raise ValueError(f"drafter: expected the target's vocabulary of {expected} tokens, got {got}")

@@ -57,6 +57,7 @@ def run(settings: Settings, console: Console, *, as_json: bool) -> None:
     if not progress.is_terminal:
         logging.disable_progress_bar()
     chosen = prompts.evaluation()[: settings.num_requests]
+    settings = settings._replace(num_requests=len(chosen))
     chat = smollm2.load()
     measurements = _measure(settings, chat, [prompt.text for prompt in chosen], progress)
     if as_json:
@@ -81,16 +82,16 @@ def _measure(settings: Settings, chat: ChatModel, texts: Sequence[str], console:
             progress.update(task, advance=step.emitted, description=f"decoding: {name}")
 
         drafter = smollm2.make_drafter(settings.drafter, chat)
-        eos = chat.eos_token_ids
+        eos = chat.eos_token_id
         # The first forwards cost more: memory, and kernels that are made on the spot.
-        measure(chat.model, [prompt[-8:] for prompt in encoded], 4, policies, drafter, eos_token_ids=eos)
+        measure(chat.model, [prompt[-8:] for prompt in encoded], 4, policies, drafter, eos_token_id=eos)
         return measure(
             chat.model,
             encoded,
             settings.max_new_tokens,
             policies,
             drafter,
-            eos_token_ids=eos,
+            eos_token_id=eos,
             rounds=settings.rounds,
             on_step=on_step,
         )

@@ -21,17 +21,23 @@ class ModelDrafter:
     It keeps a key-value cache of its own and runs only what is new: the tokens that were not its own drafts.
 
     Args:
-        model: a causal model of transformers, in evaluation mode, with the target's vocabulary.
+        model: a causal model of transformers with the target's vocabulary, such as `PackedModel` takes.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
 
+    @property
+    def vocab_size(self) -> int:
+        size: int = self.model.config.vocab_size
+        return size
+
     def start(self, batch: Batch) -> None:
         self._packed = PackedModel(self.model, *batch.tokens.shape)
         # What the cache was made from: the first `_cached[r]` tokens of each row.
         self._tokens = batch.tokens.clone()
-        self._cached = torch.zeros_like(batch.lens)
+        self._cached = batch.lens - 1
+        self._packed.read(batch.tokens, torch.zeros_like(batch.lens), self._cached)
 
     def propose(self, batch: Batch, num_drafts: int) -> Drafts:
         lens = batch.max_drafts.clamp(max=num_drafts)
@@ -56,21 +62,24 @@ class ModelDrafter:
         return self._packed.forward(batch.tokens, batch.lens + j, wanted.long(), last_only=True).logits
 
     def _still_valid(self, batch: Batch) -> Tensor:
-        """[N]: leading tokens that are in the cache, short of the last, whose logits are wanted."""
+        """[N]: leading tokens that are in the cache, without the last: its logits are wanted, so it is run again."""
         same = (self._tokens == batch.tokens).int().cumprod(1).sum(1)
         return torch.minimum(torch.minimum(same, self._cached), batch.lens - 1)
 
 
 def skip_layers(model: PreTrainedModel, skipped: Sequence[int]) -> PreTrainedModel:
-    """`model` without some of its decoder layers: a drafter for free, as far as memory goes.
+    """`model` without some of its decoder layers, for `ModelDrafter`: it takes no memory.
 
-    The layers that stay are shared, not copied, and `model` does not change.
+    The layers that stay are shared, not copied, and `model` does not change. The layers keep their numbers, so
+    that transformers' own caches do not fit the result.
 
     Raises:
-        ValueError: a layer that `model` does not have, or all of them.
+        ValueError: a layer that `model` does not have, or all of them; a model that keeps its layers elsewhere.
     """
     base: Any = model.base_model
-    layers = base.layers
+    layers = getattr(base, "layers", None)
+    if layers is None:
+        raise ValueError(f"model: expected decoder layers in base_model.layers, got {type(base).__name__} without")
     kept = [layer for i, layer in enumerate(layers) if i not in set(skipped)]
     if len(kept) + len(set(skipped)) != len(layers) or not kept:
         raise ValueError(f"skipped: expected some of layers 0 to {len(layers) - 1}, got {list(skipped)}")

@@ -32,8 +32,12 @@ class Drafts(NamedTuple):
 class Drafter(Protocol):
     """Proposes drafts for the requests of one batch at a time."""
 
+    @property
+    def vocab_size(self) -> int:
+        """Draft ids are below it. It must be the target's."""
+
     def start(self, batch: Batch) -> None:
-        """A new batch, before its first step; whatever is remembered of another one is void."""
+        """A new batch with its prompts; what is remembered of another one is void. Counts as reading the prompts."""
 
     def propose(self, batch: Batch, num_drafts: int) -> Drafts:
         """Drafts that follow `batch.tokens[r, : batch.lens[r]]`: K = `num_drafts`, lens at most `batch.max_drafts`.

@@ -60,7 +60,7 @@ def measure(
     policies: dict[str, Policy],
     drafter: Drafter,
     *,
-    eos_token_ids: Sequence[int],
+    eos_token_id: int | Sequence[int] | None,
     rounds: int = 1,
     on_step: Callable[[str, Step], None] | None = None,
 ) -> list[Measurement]:
@@ -76,7 +76,7 @@ def measure(
                     max_new_tokens,
                     drafter=drafter,
                     policy=policy,
-                    eos_token_ids=eos_token_ids,
+                    eos_token_id=eos_token_id,
                     on_step=report,
                 )
             )
@@ -109,12 +109,18 @@ def _measurement(name: str, runs: list[Generation], different: list[Difference])
 def differences(
     model: PreTrainedModel, prompts: Sequence[Sequence[int]], plain: list[list[int]], outputs: list[list[int]]
 ) -> list[Difference]:
-    """The requests whose output is not that of plain decoding."""
+    """The requests whose output is not that of plain decoding.
+
+    Raises:
+        ValueError: an output that stops within the other's text, which greedy decoding never does.
+    """
     found = []
     for request, (prompt, expected, got) in enumerate(zip(prompts, plain, outputs, strict=True)):
         if expected == got:
             continue
-        at = next(i for i, (a, b) in enumerate(zip(expected, got, strict=False)) if a != b)
+        at = next((i for i, (a, b) in enumerate(zip(expected, got, strict=False)) if a != b), None)
+        if at is None:
+            raise ValueError(f"outputs: expected a text of {len(expected)} tokens, got {len(got)} of the same")
         shared = torch.tensor([[*prompt, *expected[:at]]], device=model.device)
         logits = model(input_ids=shared, use_cache=False, logits_to_keep=1).logits[0, -1].float()
         ours, other = logits[expected[at]].item(), logits[got[at]].item()

@@ -25,8 +25,12 @@ class NgramDrafter:
     def __init__(self, table: NgramTable) -> None:
         self.table = table
 
+    @property
+    def vocab_size(self) -> int:
+        return self.table.vocab_size
+
     def start(self, batch: Batch) -> None:
-        pass
+        """Nothing to do: all is in the tokens."""
 
     def propose(self, batch: Batch, num_drafts: int) -> Drafts:
         lens = batch.max_drafts.clamp(max=num_drafts)

@@ -33,12 +33,18 @@ class NgramTable:
         trigrams: [M, 3], distinct trigrams of token ids, in any order. None at all is a table too.
         counts: [M], how often each was seen, at least once.
         vocab_size: V; token ids are below it.
+
+    Raises:
+        ValueError: a token id that is not in the vocabulary.
     """
 
     def __init__(self, trigrams: IntArray, counts: IntArray, vocab_size: int) -> None:
         self.trigrams = np.asarray(trigrams, np.int64).reshape(-1, ORDER)
         self.counts = np.asarray(counts, np.int64)
         self.vocab_size = vocab_size
+        lowest, highest = self.trigrams.min(initial=0), self.trigrams.max(initial=0)
+        if lowest < 0 or highest >= vocab_size:
+            raise ValueError(f"trigrams: expected token ids from 0 to {vocab_size - 1}, got {lowest} to {highest}")
         self._orders: list[_Order] = []
         first, second, third = self.trigrams.T
         for n in range(ORDER):

@@ -10,6 +10,9 @@ https://huggingface.co/docs/transformers/attention_interface
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
 from typing import Any, NamedTuple
 
 import torch
@@ -24,6 +27,10 @@ ATTENTION = "tetris_packed"
 PREFILL_CHUNK = 256
 # What attention is asked for by some models and not done here.
 UNSUPPORTED = ("sliding_window", "softcap", "s_aux", "position_bias")
+# Rotations that depend on the longest position of a forward, and so on the other requests in it.
+CHANGING_ROPE = ("dynamic", "longrope")
+# A forward names its attention function in the config of the model, which others may be using too.
+_RUNNING = Lock()
 
 
 class Forward(NamedTuple):
@@ -38,17 +45,18 @@ class PackedModel:
 
     Args:
         model: a causal model of transformers, in evaluation mode, whose layers all do plain causal attention
-            through `AttentionInterface`. It is left as it was after each call.
+            through `AttentionInterface`. It is left as it was after each forward; during one, nobody else may
+            run it. Forwards of this class wait for each other.
         num_requests: N.
         max_len: the most tokens that a request may have, drafts included.
 
     Raises:
-        ValueError: a model in training mode; in the first forward, a model with another attention.
+        ValueError: a model in training mode, or one whose layers do something else than plain causal attention;
+            some of those are only found out in the first forward.
     """
 
     def __init__(self, model: PreTrainedModel, num_requests: int, max_len: int) -> None:
-        if model.training:
-            raise ValueError("model: expected evaluation mode, as after model.eval(), got training mode")
+        _check(model)
         self.model = model
         self.cache = KVCache(num_requests, max_len)
         # Attention modules look up the name of their function in their config, which need not be the model's.
@@ -68,10 +76,7 @@ class PackedModel:
         """
         ragged = Ragged(starts, counts)
         attention = PackedAttention(self.cache, ragged)
-        names = [config._attn_implementation for config in self._configs]
-        try:
-            for config in self._configs:
-                config._attn_implementation = ATTENTION
+        with _RUNNING, self._packed_attention():
             output = self.model(
                 input_ids=tokens[ragged.request, ragged.position][None],
                 position_ids=ragged.position[None],
@@ -79,14 +84,11 @@ class PackedModel:
                 logits_to_keep=ragged.last_token if last_only else 0,
                 packed=attention,
             )
-        finally:
-            for config, name in zip(self._configs, names, strict=True):
-                config._attn_implementation = name
         num_layers = self.model.config.num_hidden_layers
-        if attention.calls != num_layers:
+        if not attention.calls == len(self.cache.layers) == num_layers:
             raise ValueError(
-                f"model: expected attention through transformers.AttentionInterface in its {num_layers} layers, "
-                f"got {attention.calls} calls from {type(self.model).__name__}"
+                f"model: expected attention through transformers.AttentionInterface once in each of {num_layers} "
+                f"layers, got {attention.calls} calls from {len(self.cache.layers)} in {type(self.model).__name__}"
             )
         return Forward(output.logits[0], ragged)
 
@@ -104,12 +106,37 @@ class PackedModel:
             logits = step if logits is None else torch.where((counts > 0)[:, None], step, logits)
             starts = starts + counts
 
+    @contextmanager
+    def _packed_attention(self) -> Iterator[None]:
+        """Have the model's layers call `packed_attention`."""
+        names = [config._attn_implementation for config in self._configs]
+        try:
+            for config in self._configs:
+                config._attn_implementation = ATTENTION
+            yield
+        finally:
+            for config, name in zip(self._configs, names, strict=True):
+                config._attn_implementation = name
+
+
+def _check(model: PreTrainedModel) -> None:
+    name = type(model).__name__
+    if model.training:
+        raise ValueError("model: expected evaluation mode, as after model.eval(), got training mode")
+    layer_types = set(getattr(model.config, "layer_types", None) or ())
+    if getattr(model, "_is_stateful", False) or layer_types - {"full_attention"}:
+        kinds = ", ".join(sorted(layer_types)) or "a state"
+        raise ValueError(f"model: expected plain causal attention in all layers, got {name} with {kinds}")
+    rope = next((m.rope_type for m in model.modules() if getattr(m, "rope_type", None) in CHANGING_ROPE), None)
+    if rope:
+        raise ValueError(f"model: expected fixed rotary frequencies, got {name} with {rope} ones")
+
 
 class KVCache:
     """Keys and values by layer, [N * max_len, heads, head_dim], allocated when a layer first writes.
 
-    Slots start as zeros, and stale ones keep what a token left there: they are masked, so that any finite
-    value does no harm.
+    Slots start as zeros, and stale ones keep what a token left there: values of a size that a model makes, which
+    the mask keeps out.
     """
 
     def __init__(self, num_requests: int, max_len: int) -> None:
@@ -174,14 +201,21 @@ def packed_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    packed: PackedAttention,
+    packed: PackedAttention | None = None,
     scaling: float | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
     """The function that transformers calls in each layer: [1, heads, T, head_dim] -> [1, T, heads, head_dim]."""
-    asked = [name for name in UNSUPPORTED if options.get(name) is not None]
+    name = type(module).__name__
+    if packed is None:
+        raise ValueError(
+            f"model: expected its forward to hand keyword arguments to attention, got none in {name}; "
+            f"or it was run by others in the middle of a forward of PackedModel"
+        )
+    options["attention_mask"] = attention_mask
+    asked = [option for option in (*UNSUPPORTED, "attention_mask") if options.get(option) is not None]
     if asked:
-        raise ValueError(f"model: expected plain causal attention, got {type(module).__name__} with {', '.join(asked)}")
+        raise ValueError(f"model: expected plain causal attention, got {name} with {', '.join(asked)}")
     query, key, value = (heads[0].transpose(0, 1) for heads in (query, key, value))
     return packed(module.layer_idx, query, key, value, scaling)[None], None
 

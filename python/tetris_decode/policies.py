@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +11,9 @@ from torch import Tensor
 
 from tetris_decode.drafting import Drafts
 from tetris_kernels import Selection, select
+
+# What `select` takes.
+MAX_LENGTH = 256
 
 
 class Policy(Protocol):
@@ -26,11 +30,19 @@ class Policy(Protocol):
         """Which of them to verify: a prefix of each request's."""
 
 
+def _check_length(length: int) -> None:
+    if not 0 <= length <= MAX_LENGTH:
+        raise ValueError(f"length: expected 0 to {MAX_LENGTH} drafts, got {length}")
+
+
 @dataclass(frozen=True)
 class FixedLength:
     """The first `length` drafts of every request; 0 is plain decoding."""
 
     length: int
+
+    def __post_init__(self) -> None:
+        _check_length(self.length)
 
     def num_drafts(self, num_active: int) -> int:
         return self.length
@@ -56,6 +68,11 @@ class Tetris:
     length: int
     min_lens: Tensor | None = None
     log_weights: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        _check_length(self.length)
+        if not 0 <= self.drafts_per_request < math.inf:
+            raise ValueError(f"drafts_per_request: expected a number from 0 on, got {self.drafts_per_request}")
 
     def budget(self, num_active: int) -> int:
         """Drafts verified in a step."""

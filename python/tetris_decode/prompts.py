@@ -1,7 +1,7 @@
 """Real prompts: MT-bench first turns, HumanEval, and docstrings of Python's standard library.
 
-Of each kind every other prompt is for evaluation; the answers to the rest went into the n-gram table. So what
-is measured was never counted.
+About half of each kind is for evaluation; the answers to the rest went into the n-gram table. So what is measured
+was never counted.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import inspect
 import json
+import zlib
 from collections.abc import Iterable
 from importlib import import_module
 from itertools import chain, zip_longest
@@ -35,12 +36,18 @@ class Prompt(NamedTuple):
 
 def evaluation() -> list[Prompt]:
     """The prompts that are measured, the three kinds in turn."""
-    return _in_turn(_spread(kind[0::2]) for kind in (mt_bench(), human_eval(), docstrings()))
+    kinds = (mt_bench(), human_eval(), docstrings())
+    return _in_turn(_spread([prompt for prompt in kind if not is_counted(prompt)]) for kind in kinds)
 
 
 def counted() -> list[Prompt]:
     """The prompts whose answers the n-gram table was counted from."""
-    return _in_turn(_spread(kind[1::2]) for kind in (mt_bench(), human_eval(), docstrings()))
+    return [prompt for prompt in mt_bench() + human_eval() + docstrings() if is_counted(prompt)]
+
+
+def is_counted(prompt: Prompt) -> bool:
+    """About every other prompt, by its name alone: a version of Python with other docstrings moves none."""
+    return zlib.crc32(prompt.name.encode()) % 2 == 1
 
 
 def mt_bench() -> list[Prompt]:

@@ -34,10 +34,10 @@ class ChatModel(NamedTuple):
     tokenizer: PreTrainedTokenizerBase
 
     @property
-    def eos_token_ids(self) -> list[int]:
-        """The tokens that end an answer."""
-        ids = self.model.generation_config.eos_token_id
-        return ids if isinstance(ids, list) else [ids]
+    def eos_token_id(self) -> int:
+        """The token that ends an answer."""
+        token: int = self.tokenizer.eos_token_id
+        return token
 
     def encode(self, message: str) -> list[int]:
         """The prompt tokens of a conversation that begins with this message of the user."""

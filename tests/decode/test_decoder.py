@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from tiny_models import VOCAB_SIZE, noisy_copy, random_prompts, target, transformers_generate
 
+from tetris_decode import packed
 from tetris_decode.batch import Batch
 from tetris_decode.decoder import generate
-from tetris_decode.draft_model import ModelDrafter
+from tetris_decode.draft_model import ModelDrafter, skip_layers
 from tetris_decode.drafting import Drafts
 from tetris_decode.ngram import NgramDrafter
 from tetris_decode.ngram_table import NgramTable
@@ -71,9 +75,7 @@ def test_requests_end_at_different_times(policy):
     expected = transformers_generate(PROMPTS, NEW_TOKENS, eos=eos)
     assert len({len(output) for output in expected}) >= 3
 
-    run = generate(
-        target(), PROMPTS, NEW_TOKENS, drafter=ModelDrafter(noisy_copy()), policy=policy, eos_token_ids=[eos]
-    )
+    run = generate(target(), PROMPTS, NEW_TOKENS, drafter=ModelDrafter(noisy_copy()), policy=policy, eos_token_id=eos)
     assert run.outputs == expected
     assert [step.requests for step in run.steps] == sorted((step.requests for step in run.steps), reverse=True)
     assert sum(step.emitted for step in run.steps) == sum(map(len, expected))
@@ -102,6 +104,8 @@ def test_few_tokens(max_new_tokens):
 class Scripted:
     """Drafts the same token for all, `lens[r]` times for request r, and counts its calls."""
 
+    vocab_size = VOCAB_SIZE
+
     def __init__(self, lens):
         self.lens = torch.tensor(lens)
         self.calls = 0
@@ -120,6 +124,14 @@ class Scripted:
         return Drafts(ids, logprobs, torch.minimum(self.lens, batch.max_drafts).clamp(max=num_drafts))
 
 
+class Misshapen(Scripted):
+    """Ids of one draft too few."""
+
+    def propose(self, batch: Batch, num_drafts: int) -> Drafts:
+        drafts = super().propose(batch, num_drafts)
+        return drafts._replace(ids=drafts.ids[:, 1:])
+
+
 @pytest.mark.parametrize("policy", [FixedLength(3), Tetris(1, 3), Tetris(3, 3)], ids=str)
 @pytest.mark.parametrize("lens", [[0, 2, 0, 3, 1], [0, 0, 0, 0, 0]], ids=str)
 def test_requests_without_drafts(policy, lens):
@@ -136,8 +148,8 @@ def test_budget_0_does_not_draft(policy):
     assert run.outputs == transformers_generate(PROMPTS, 5)
 
 
-def test_drafting_pauses_when_the_budget_rounds_to_0():
-    """0.3 drafts each: 2 for 5 requests, none for 1. The drafter's cache stays right meanwhile."""
+def test_drafting_pauses():
+    """The drafter's cache stays right while requests grow without it."""
     prompts = random_prompts(4, 4, 4, 4, 4, seed=6)
     policy = Alternating(Tetris(2, 4))
     run = generate(target(), prompts, NEW_TOKENS, drafter=ModelDrafter(noisy_copy(noise=0)), policy=policy)
@@ -145,6 +157,19 @@ def test_drafting_pauses_when_the_budget_rounds_to_0():
     drafting = [step for step in run.steps if step.drafted]
     assert len(drafting) < len(run.steps)
     assert sum(step.accepted for step in drafting) == sum(step.verified for step in drafting), "noise 0: all right"
+
+
+def test_drafting_stops_when_the_budget_rounds_to_0():
+    """0.3 drafts each: 2 for 5 requests, none for the last one."""
+    outputs = transformers_generate(PROMPTS, NEW_TOKENS)
+    # A token that one request never generates and the others do, or as nearly so as there is.
+    eos = max(set(sum(outputs, [])), key=lambda token: sum(token in output for output in outputs) % len(outputs))
+    run = generate(
+        target(), PROMPTS, NEW_TOKENS, drafter=ModelDrafter(noisy_copy()), policy=Tetris(0.3, 4), eos_token_id=eos
+    )
+    assert run.outputs == transformers_generate(PROMPTS, NEW_TOKENS, eos=eos)
+    assert {step.requests: step.drafted > 0 for step in run.steps[:-1]}[5]
+    assert run.steps[-1].requests == 1 and run.steps[-1].drafted == 0
 
 
 class Alternating:
@@ -165,22 +190,38 @@ class Alternating:
 
 @pytest.mark.parametrize("policy", [NO_SPECULATION, FixedLength(3), Tetris(1.4, 4)], ids=str)
 def test_stale_cache_slots_are_not_read(monkeypatch, policy):
-    """Slots that hold no token of a request are filled with large numbers before every write."""
+    """What is behind the last token that a request has just written, rejected drafts too, is garbage."""
     update = KVCache.update
 
     def poisoned(self, layer, slots, key, value, context):
         update(self, layer, slots, key, value, context)
+        last = torch.full((self.num_requests,), self.max_len).scatter_reduce(
+            0, slots // self.max_len, slots % self.max_len, "amax", include_self=False
+        )
+        stale = (torch.arange(self.max_len) > last[:, None]).flatten()
         for stored in self.layers[layer]:
-            stale = torch.ones(len(stored), dtype=torch.bool)
-            written = self.__dict__.setdefault("written", {}).setdefault(layer, torch.zeros(len(stored)))
-            written[slots] = 1
-            stale &= written == 0
             stored[stale] = 1e4
         return update(self, layer, slots, key, value, context)
 
     monkeypatch.setattr(KVCache, "update", poisoned)
     run = generate(target(), PROMPTS, NEW_TOKENS, drafter=ModelDrafter(noisy_copy()), policy=policy)
     assert run.outputs == transformers_generate(PROMPTS, NEW_TOKENS)
+
+
+@pytest.mark.parametrize("policy", [NO_SPECULATION, FixedLength(3), Tetris(1.4, 4)], ids=str)
+def test_only_what_is_needed_is_run(monkeypatch, policy):
+    """Prompts without their last tokens, then one token and the selected drafts of each running request."""
+    model = target()
+    sizes, calls = [], []
+    forward, attend = model.forward, packed.scaled_dot_product_attention
+    monkeypatch.setattr(model, "forward", lambda **inputs: sizes.append(inputs["input_ids"].shape) or forward(**inputs))
+    monkeypatch.setattr(packed, "scaled_dot_product_attention", lambda *a, **o: calls.append(1) or attend(*a, **o))
+    eos = transformers_generate(PROMPTS, NEW_TOKENS)[0][5]
+    run = generate(model, PROMPTS, NEW_TOKENS, drafter=ngram_drafter(), policy=policy, eos_token_id=eos)
+    assert len({step.requests for step in run.steps}) > 1
+    tokens = [sum(map(len, PROMPTS)) - len(PROMPTS), *(step.requests + step.verified for step in run.steps)]
+    assert sizes == [(1, n) for n in tokens]
+    assert len(calls) == 4 * len(sizes), "one attention call per layer"
 
 
 def test_counts_of_a_step():
@@ -200,17 +241,41 @@ def test_noise_lowers_acceptance():
         prompts = random_prompts(*[4] * 16, seed=7)
         run = generate(target(), prompts, 32, drafter=ModelDrafter(noisy_copy(noise=noise)), policy=FixedLength(1))
         accepted[noise] = sum(s.accepted for s in run.steps) / sum(s.verified for s in run.steps)
-    print(accepted)
     assert accepted[0] == 1
     assert list(accepted.values()) == sorted(accepted.values(), reverse=True)
     assert accepted[0.5] < 0.3
 
 
-def test_the_model_is_left_as_it_was():
+def test_models_are_left_as_they_were():
+    """Also one that shares its layers, whose config is not that of the model."""
     model = target()
-    before = model.config.to_json_string(), model.config._attn_implementation
-    generate(model, PROMPTS, 3)
-    assert (model.config.to_json_string(), model.config._attn_implementation) == before
+    drafter = skip_layers(model, [1])
+    before = [(m.config.to_json_string(), m.config._attn_implementation) for m in (model, drafter)]
+
+    def interrupt(step):
+        raise KeyboardInterrupt
+
+    generate(model, PROMPTS, 3, drafter=ModelDrafter(drafter), policy=FixedLength(1))
+    with pytest.raises(KeyboardInterrupt):
+        generate(model, PROMPTS, 3, drafter=ModelDrafter(drafter), policy=FixedLength(1), on_step=interrupt)
+    assert [(m.config.to_json_string(), m.config._attn_implementation) for m in (model, drafter)] == before
+
+
+def test_a_failing_forward_leaves_the_model_as_it_was(monkeypatch):
+    model = target()
+    before = model.config._attn_implementation
+    monkeypatch.setattr(model.model.layers[2].mlp, "forward", None)
+    with pytest.raises(TypeError):
+        generate(model, PROMPTS, 3)
+    assert model.config._attn_implementation == before
+
+
+def test_threads_share_a_model():
+    expected = transformers_generate(PROMPTS, 6)
+    with ThreadPoolExecutor(4) as pool:
+        runs = list(pool.map(lambda _: generate(target(), PROMPTS, 6).outputs, range(8)))
+    assert runs == [expected] * 8
+    assert target().config._attn_implementation == "sdpa"
 
 
 def test_progress_is_reported():
@@ -226,8 +291,41 @@ def test_progress_is_reported():
         ({"prompts": [[1], []]}, "prompts: expected at least one token each, got none in prompt 1"),
         ({"max_new_tokens": 0}, "max_new_tokens: expected 1 or more, got 0"),
         ({"policy": FixedLength(2)}, "drafter: expected one for a policy of 2 drafts per request, got None"),
+        (
+            {"policy": FixedLength(2), "drafter": NgramDrafter(NgramTable.count([], 50))},
+            "drafter: expected the target's vocabulary of 97 tokens, got 50",
+        ),
+        (
+            {"policy": FixedLength(2), "drafter": Misshapen([1] * 5)},
+            re.escape("drafter: expected ids and logprobs (5, 2), got (5, 1) and (5, 2)"),
+        ),
     ],
 )
 def test_bad_input(arguments, text):
     with pytest.raises(ValueError, match=text):
         generate(target(), **{"prompts": PROMPTS, "max_new_tokens": 3, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"prompts": [1, 2, 3]}, "prompts: expected a sequence of token ids for each, got int"),
+        ({"max_new_tokens": 2.0}, "max_new_tokens: expected an integer, got float"),
+    ],
+)
+def test_wrong_types(arguments, text):
+    with pytest.raises(TypeError, match=text):
+        generate(target(), **{"prompts": PROMPTS, "max_new_tokens": 3, **arguments})
+
+
+def test_prompts_may_be_tensors():
+    prompts = torch.tensor(random_prompts(4, 4))
+    assert generate(target(), prompts, 5).outputs == transformers_generate(prompts.tolist(), 5)
+
+
+def test_several_end_tokens():
+    [plain] = transformers_generate(PROMPTS[:1], NEW_TOKENS)
+    ends = [plain[7], plain[4]]
+    assert generate(target(), PROMPTS[:1], NEW_TOKENS, eos_token_id=ends).outputs == [
+        plain[: plain.index(plain[4]) + 1]
+    ]

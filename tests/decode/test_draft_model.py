@@ -6,7 +6,8 @@ import copy
 
 import pytest
 import torch
-from tiny_models import ARCHITECTURES, noisy_copy, random_prompts, target
+from tiny_models import ARCHITECTURES, VOCAB_SIZE, noisy_copy, random_prompts, target
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from tetris_decode.batch import Batch
 from tetris_decode.decoder import generate
@@ -74,7 +75,7 @@ def test_only_new_tokens_are_run(monkeypatch):
     )
     generate(target(), random_prompts(50, 40), 11, drafter=ModelDrafter(model), policy=FixedLength(4))
     # Always right: 5 tokens a step for each of 2 requests, so one draft is not in the cache and one token is new.
-    assert sizes == [90, 2, 2, 2] + [4, 2, 2, 2]
+    assert sizes == [88] + [2, 2, 2, 2] + [4, 2, 2, 2]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -108,6 +109,12 @@ def test_layers_left_out_compute_what_the_others_do():
     left_out = skip_layers(model, [2])(ids, use_cache=False).logits
     other.config.num_hidden_layers = 3
     torch.testing.assert_close(left_out, other(ids, use_cache=False).logits)
+
+
+def test_layers_kept_elsewhere():
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=VOCAB_SIZE, n_embd=32, n_layer=2, n_head=2))
+    with pytest.raises(ValueError, match=r"expected decoder layers in base_model\.layers, got GPT2Model without"):
+        skip_layers(model, [0])
 
 
 @pytest.mark.parametrize("skipped", [[4], [-1], [0, 1, 2, 3], [0, 7]], ids=str)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from itertools import groupby
+from statistics import median
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ def test_measurements_are_sums_over_steps():
         12,
         policies,
         ModelDrafter(noisy_copy()),
-        eos_token_ids=[],
+        eos_token_id=None,
         rounds=2,
         on_step=lambda name, step: seen.append((name, step)),
     )
@@ -45,7 +46,12 @@ def test_measurements_are_sums_over_steps():
         assert 2 * m.drafted == sum(step.drafted for step in steps)
         assert m.tokens_per_verification == pytest.approx(4 * 12 * 2 / sum(step.requests for step in steps))
         assert m.outputs == transformers_generate(PROMPTS, 12) and m.differences == []
-        assert m.tokens_per_second > 0 and 0 < m.select_share < 1
+        halves = steps[: len(steps) // 2], steps[len(steps) // 2 :]
+        seconds = [sum(step.seconds for step in half) for half in halves]
+        assert m.tokens_per_second == pytest.approx(4 * 12 / median(seconds))
+        for share, part in (m.select_share, "select_seconds"), (m.draft_share, "draft_seconds"):
+            shares = [sum(getattr(step, part) for step in half) / s for half, s in zip(halves, seconds, strict=True)]
+            assert share == pytest.approx(median(shares))
     assert (plain.tokens_per_verification, plain.verified) == (1, 0)
     assert fixed.tokens_per_verification > 1 and tetris.tokens_per_verification > 1
 
@@ -62,8 +68,16 @@ def test_a_difference_is_found_with_its_gap():
     assert found.logit_gap > 0
 
 
+def test_a_text_that_stops_early_is_an_error():
+    plain = transformers_generate(PROMPTS, 6)
+    with pytest.raises(ValueError, match="outputs: expected a text of 6 tokens, got 4 of the same"):
+        differences(target(), PROMPTS, plain, [*plain[:-1], plain[-1][:4]])
+
+
 class Tokenizer:
     """Every character is a token."""
+
+    eos_token_id = VOCAB_SIZE - 1
 
     def apply_chat_template(self, conversation, *, add_generation_prompt, tokenize):
         assert add_generation_prompt and not tokenize
@@ -99,7 +113,7 @@ def test_demo_prints_three_policies(tiny_demo, drafter):
     assert rows[0][2:] == ("1.00", "1.00")
     assert output.count("2 of 2 texts equal those of no speculation.") == 2
     assert "kind/1 [x], TETRIS:\n[line " in output and "kind/2, TETRIS:\n[line " in output
-    assert drafter in output and "torch" in output
+    assert drafter in output and "torch" in output and "2 prompts as one batch" in output
 
 
 def test_demo_as_json(tiny_demo):
@@ -121,8 +135,25 @@ def test_demo_without_the_model_says_how_to_install_it(monkeypatch):
     assert output.strip() == f"the model or the prompts are not installed: {expected}"
 
 
+def test_another_model_file_is_named(tiny_demo, monkeypatch):
+    def load():
+        raise ValueError("x.gguf: expected SHA-256 a, got b")
+
+    monkeypatch.setattr(smollm2, "load", load)
+    assert invoke("demo") == (1, "x.gguf: expected SHA-256 a, got b\n")
+
+
 @pytest.mark.parametrize(
-    "arguments", [["--requests", "0"], ["--drafter", "eagle"], ["-k", "-1"], ["--rounds", "0"], ["--length", "many"]]
+    "arguments",
+    [
+        ["-k", "9"],
+        ["--length", "300"],
+        ["--requests", "0"],
+        ["--drafter", "eagle"],
+        ["-k", "-1"],
+        ["--rounds", "0"],
+        ["--length", "many"],
+    ],
 )
 def test_wrong_options_are_refused(tiny_demo, arguments):
     code, output = invoke("demo", *arguments)

@@ -84,12 +84,11 @@ def test_drafts_are_the_most_probable_tokens(corpus, seed):
         model = ngram_oracle.Model(ngram_oracle.count(corpus), VOCAB_SIZE, request)
         first, second = [0, *request][-2:]
         for j in range(5):
-            token, probability = model.best(first, second)
+            _, probability = model.best(first, second)
             assert drafts.logprobs[row, j].item() == pytest.approx(math.log(probability), abs=1e-6)
             got = int(drafts.ids[row, j])
             assert model.probability(first, second, got) == pytest.approx(probability, rel=1e-12)
             first, second = second, got
-            del token
 
 
 def propose(corpus, requests, num_drafts, max_new_tokens=50):
@@ -123,6 +122,13 @@ def test_what_repeats_is_copied():
 def test_equally_probable_tokens_draft_the_lowest():
     assert propose([[0, 1, 5], [0, 1, 3]], [[0, 1]], num_drafts=1).ids.tolist() == [[3]]
     assert propose([], [[7]], num_drafts=1).ids.tolist() == [[0]]
+    assert propose([], [[1, 7, 1, 5, 1]], num_drafts=1).ids.tolist() == [[5]]
+
+
+@pytest.mark.parametrize("token", [11, -1])
+def test_tokens_beyond_the_vocabulary_are_refused(token):
+    with pytest.raises(ValueError, match="trigrams: expected token ids from 0 to 10, got"):
+        NgramTable.count([[5, token, 7, 8]], VOCAB_SIZE)
 
 
 def test_the_table_of_the_package():

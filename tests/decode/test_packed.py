@@ -7,7 +7,20 @@ import copy
 import pytest
 import torch
 from tiny_models import ARCHITECTURES, SHAPE, VOCAB_SIZE, random_prompts, target
-from transformers import BloomConfig, BloomForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    DogeConfig,
+    DogeForCausalLM,
+    FalconH1Config,
+    FalconH1ForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    StableLmConfig,
+    StableLmForCausalLM,
+)
 
 from tetris_decode.packed import KVCache, PackedModel
 
@@ -109,9 +122,38 @@ def test_sliding_windows_are_refused_and_the_model_is_left_alone():
     assert model.config._attn_implementation == before
 
 
+def test_layers_that_are_no_attention_are_refused():
+    config = FalconH1Config(**SHAPE, num_key_value_heads=2, mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8)
+    with pytest.raises(ValueError, match="expected plain causal attention in all layers, got FalconH1ForCausalLM with"):
+        PackedModel(FalconH1ForCausalLM(config).eval(), 1, 4)
+
+
+@pytest.mark.parametrize("rope", ["dynamic", "longrope"])
+def test_rotations_that_depend_on_other_requests_are_refused(rope):
+    parameters = {"rope_type": rope, "rope_theta": 1e4, "factor": 2.0}
+    if rope == "longrope":
+        parameters |= {"short_factor": [1.0] * 8, "long_factor": [2.0] * 8, "original_max_position_embeddings": 16}
+    config = LlamaConfig(**SHAPE, num_key_value_heads=2, rope_parameters=parameters)
+    with pytest.raises(ValueError, match=f"expected fixed rotary frequencies, got LlamaForCausalLM with {rope} ones"):
+        PackedModel(LlamaForCausalLM(config).eval(), 1, 4)
+
+
+def test_a_mask_of_the_model_is_refused():
+    """Doge makes one of its own, which leaves out keys."""
+    model = DogeForCausalLM(DogeConfig(**SHAPE, num_key_value_heads=2, keep_window_size=2)).eval()
+    with pytest.raises(ValueError, match="expected plain causal attention, got DogeAttention with attention_mask"):
+        run_once(model)
+
+
+def test_keyword_arguments_that_do_not_arrive():
+    model = StableLmForCausalLM(StableLmConfig(**SHAPE, num_key_value_heads=2)).eval()
+    with pytest.raises(ValueError, match="to hand keyword arguments to attention, got none in StableLmAttention"):
+        run_once(model)
+
+
 def test_attention_of_its_own_is_refused():
     """BLOOM computes attention itself, with biases for positions."""
     model = BloomForCausalLM(BloomConfig(vocab_size=VOCAB_SIZE, hidden_size=32, n_layer=2, n_head=2)).eval()
-    text = r"through transformers\.AttentionInterface in its 2 layers, got 0 calls from BloomForCausalLM"
+    text = r"through transformers\.AttentionInterface once in each of 2 layers, got 0 calls from 0 in Bloom"
     with pytest.raises(ValueError, match=text):
         run_once(model)

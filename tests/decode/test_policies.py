@@ -43,6 +43,22 @@ def test_budget_follows_the_running_requests(per_request, active, budget):
     assert policy.select(drafts(), active).lens.sum() == budget
 
 
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: FixedLength(-1), "length: expected 0 to 256 drafts, got -1"),
+        (lambda: FixedLength(257), "length: expected 0 to 256 drafts, got 257"),
+        (lambda: Tetris(1, 300), "length: expected 0 to 256 drafts, got 300"),
+        (lambda: Tetris(-0.5, 4), r"drafts_per_request: expected a number from 0 on, got -0\.5"),
+        (lambda: Tetris(float("nan"), 4), "drafts_per_request: expected a number from 0 on, got nan"),
+        (lambda: Tetris(float("inf"), 4), "drafts_per_request: expected a number from 0 on, got inf"),
+    ],
+)
+def test_bad_input(make, text):
+    with pytest.raises(ValueError, match=text):
+        make()
+
+
 def test_tetris_is_select():
     weights, floors = torch.tensor([0.0, 2.0, 0.0, -1.0]), torch.tensor([1, 0, 0, 2])
     offered = drafts(lens=[6, 2, 4, 6])

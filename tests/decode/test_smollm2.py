@@ -41,14 +41,16 @@ def test_chat_template(chat):
     tokens = chat.encode("Hello")
     text = chat.tokenizer.decode(tokens)
     assert text.endswith("<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n")
-    assert (text.count("<|im_start|>") == 3 and chat.eos_token_ids == [tokens[-8]]) or chat.decode(tokens)
+    assert text.startswith("<|im_start|>system\nYou are a helpful AI assistant named SmolLM")
+    assert chat.tokenizer.decode([chat.eos_token_id]) == "<|im_end|>" and chat.eos_token_id in tokens
+    assert chat.decode([*tokens[-3:], chat.eos_token_id]).strip() == "assistant", "special tokens are no text"
 
 
 @with_model
 @pytest.mark.parametrize("drafter", ["ngram", "own-ngram", "layer-skip"])
 def test_speculation_changes_texts_only_at_near_ties(chat, drafter):
     encoded = [chat.encode(prompt.text) for prompt in prompts.evaluation()[:8]]
-    plain = generate(chat.model, encoded, 32, policy=NO_SPECULATION, eos_token_ids=chat.eos_token_ids)
+    plain = generate(chat.model, encoded, 32, policy=NO_SPECULATION, eos_token_id=chat.eos_token_id)
     assert all("\ufffd" not in chat.decode(output) for output in plain.outputs)
     for policy in (FixedLength(2), Tetris(1, 8)):
         run = generate(
@@ -57,7 +59,7 @@ def test_speculation_changes_texts_only_at_near_ties(chat, drafter):
             32,
             drafter=smollm2.make_drafter(drafter, chat),
             policy=policy,
-            eos_token_ids=chat.eos_token_ids,
+            eos_token_id=chat.eos_token_id,
         )
         found = differences(chat.model, encoded, plain.outputs, run.outputs)
         assert len(found) <= 2, found
@@ -69,5 +71,5 @@ def test_speculation_changes_texts_only_at_near_ties(chat, drafter):
 @torch.inference_mode()
 def test_the_model_says_what_it_should(chat):
     prompt = chat.encode("What is the capital of France? Answer in one word.")
-    [output] = generate(chat.model, [prompt], 16, eos_token_ids=chat.eos_token_ids).outputs
+    [output] = generate(chat.model, [prompt], 16, eos_token_id=chat.eos_token_id).outputs
     assert "Paris" in chat.decode(output)
