@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 
 import pytest
 import torch
@@ -163,7 +164,7 @@ def test_drafting_stops_when_the_budget_rounds_to_0():
     """0.3 drafts each: 2 for 5 requests, none for the last one."""
     outputs = transformers_generate(PROMPTS, NEW_TOKENS)
     # A token that one request never generates and the others do, or as nearly so as there is.
-    eos = max(set(sum(outputs, [])), key=lambda token: sum(token in output for output in outputs) % len(outputs))
+    eos = max(chain.from_iterable(outputs), key=lambda token: sum(token in output for output in outputs) % len(outputs))
     run = generate(
         target(), PROMPTS, NEW_TOKENS, drafter=ModelDrafter(noisy_copy()), policy=Tetris(0.3, 4), eos_token_id=eos
     )

@@ -144,17 +144,12 @@ def test_another_model_file_is_named(tiny_demo, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("option", "value"),
     [
-        ["-k", "9"],
-        ["--length", "300"],
-        ["--requests", "0"],
-        ["--drafter", "eagle"],
-        ["-k", "-1"],
-        ["--rounds", "0"],
-        ["--length", "many"],
+        *[("-k", "9"), ("-k", "-1"), ("--length", "300"), ("--length", "many")],
+        *[("--requests", "0"), ("--drafter", "eagle"), ("--rounds", "0")],
     ],
 )
-def test_wrong_options_are_refused(tiny_demo, arguments):
-    code, output = invoke("demo", *arguments)
+def test_wrong_options_are_refused(tiny_demo, option, value):
+    code, output = invoke("demo", option, value)
     assert code == 2 and "Invalid value" in output
