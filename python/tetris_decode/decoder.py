@@ -37,7 +37,11 @@ class Step(NamedTuple):
 
 
 class Generation(NamedTuple):
-    """outputs: the tokens that each request generated. prefill_seconds: reading the prompts, the drafter's too."""
+    """outputs: the tokens that each request generated.
+
+    prefill_seconds: reading the prompts, by the drafter too, which yields the first token of each request.
+    steps:           all that follows.
+    """
 
     outputs: list[list[int]]
     prefill_seconds: float
@@ -86,8 +90,8 @@ def generate(
     began = perf_counter()
     if drafter and policy.length:
         drafter.start(batch)
-    # All but the last token of each prompt: that one is the anchor of the first verification.
-    target.read(batch.tokens, torch.zeros_like(batch.lens), batch.lens - 1)
+    logits = target.read(batch.tokens, torch.zeros_like(batch.lens), batch.lens)
+    batch.append(logits.argmax(-1, keepdim=True), torch.ones_like(batch.lens))
     prefill_seconds = perf_counter() - began
 
     steps = []

@@ -36,29 +36,28 @@ class ModelDrafter:
         self._packed = PackedModel(self.model, *batch.tokens.shape)
         # What the cache was made from: the first `_cached[r]` tokens of each row.
         self._tokens = batch.tokens.clone()
-        self._cached = batch.lens - 1
-        self._packed.read(batch.tokens, torch.zeros_like(batch.lens), self._cached)
+        self._cached = batch.lens
+        self._packed.read(batch.tokens, torch.zeros_like(batch.lens), batch.lens)
 
     def propose(self, batch: Batch, num_drafts: int) -> Drafts:
         lens = batch.max_drafts.clamp(max=num_drafts)
         ids = batch.tokens.new_zeros(len(lens), num_drafts)
         logprobs = torch.full(ids.shape, -torch.inf, device=ids.device)
         starts = self._still_valid(batch)
-        logits = self._packed.read(batch.tokens, starts, torch.where(lens > 0, batch.lens, starts))
-        for j in range(num_drafts):
-            if logits is None:
-                break
+        longest = int(lens.max())
+        for j in range(longest):
+            if j == 0:
+                logits = self._packed.read(batch.tokens, starts, torch.where(lens > 0, batch.lens, starts))
+            else:
+                batch.put_drafts(ids[:, :j])
+                logits = self._run_draft(batch, j - 1, lens > j)
             logprobs[:, j], ids[:, j] = logits.float().log_softmax(-1).max(-1)
-            unfinished = lens > j + 1
-            batch.put_drafts(ids[:, : j + 1])
-            more = bool(unfinished.any())
-            logits = self._forward(batch, j, unfinished) if more else None
         self._tokens.copy_(batch.tokens)
         self._cached = torch.where(lens > 0, batch.lens + lens - 1, starts)
         return Drafts(ids, logprobs, lens)
 
-    def _forward(self, batch: Batch, j: int, wanted: Tensor) -> Tensor:
-        """Run draft j of the wanted requests; [N, V]."""
+    def _run_draft(self, batch: Batch, j: int, wanted: Tensor) -> Tensor:
+        """[N, V], the logits after draft j of the wanted requests."""
         return self._packed.forward(batch.tokens, batch.lens + j, wanted.long(), last_only=True).logits
 
     def _still_valid(self, batch: Batch) -> Tensor:

@@ -92,19 +92,18 @@ class PackedModel:
             )
         return Forward(output.logits[0], ragged)
 
-    def read(self, tokens: Tensor, starts: Tensor, ends: Tensor) -> Tensor | None:
+    def read(self, tokens: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
         """Run `tokens[r, starts[r] : ends[r]]` in pieces; [N, V], the logits after the last token of each.
 
-        A row of a request that has nothing to run means nothing. None if there is nothing to run at all.
+        There must be something to run; the row of a request that has nothing means nothing.
         """
-        logits = None
-        while True:
+        counts = (ends - starts).clamp(0, PREFILL_CHUNK)
+        logits = self.forward(tokens, starts, counts, last_only=True).logits
+        while ((starts := starts + counts) < ends).any():
             counts = (ends - starts).clamp(0, PREFILL_CHUNK)
-            if not counts.any():
-                return logits
-            step = self.forward(tokens, starts, counts, last_only=True).logits
-            logits = step if logits is None else torch.where((counts > 0)[:, None], step, logits)
-            starts = starts + counts
+            piece = self.forward(tokens, starts, counts, last_only=True).logits
+            logits = torch.where((counts > 0)[:, None], piece, logits)
+        return logits
 
     @contextmanager
     def _packed_attention(self) -> Iterator[None]:

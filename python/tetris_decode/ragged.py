@@ -38,6 +38,8 @@ class Ragged:
         within = torch.minimum(slots, (counts - 1).clamp(min=0)[:, None])
         self.token_of_slot = (firsts[:, None] + within).clamp(max=num_tokens - 1)
         self.slot_of_token = self.request * num_slots + offset
+        # As in plain decoding: then there is nothing to move.
+        self._is_padded = num_tokens == len(counts) * num_slots
 
     @property
     def last_token(self) -> Tensor:
@@ -46,9 +48,10 @@ class Ragged:
 
     def padded(self, packed: Tensor) -> Tensor:
         """[N, L, ...] of what is given as [T, ...]; slots beyond a request's count repeat its last token."""
-        slots = packed.index_select(0, self.token_of_slot.flatten())
+        slots = packed if self._is_padded else packed.index_select(0, self.token_of_slot.flatten())
         return slots.view(*self.token_of_slot.shape, *packed.shape[1:])
 
     def packed(self, padded: Tensor) -> Tensor:
         """[T, ...] of what is given as [N, L, ...]: the inverse."""
-        return padded.flatten(0, 1).index_select(0, self.slot_of_token)
+        flat = padded.flatten(0, 1)
+        return flat if self._is_padded else flat.index_select(0, self.slot_of_token)

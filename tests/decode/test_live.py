@@ -44,11 +44,11 @@ def test_measurements_are_sums_over_steps():
         assert 2 * m.verified == sum(step.verified for step in steps)
         assert 2 * m.accepted == sum(step.accepted for step in steps)
         assert 2 * m.drafted == sum(step.drafted for step in steps)
-        assert m.tokens_per_verification == pytest.approx(4 * 12 * 2 / sum(step.requests for step in steps))
+        assert m.tokens_per_verification == pytest.approx(4 * 11 * 2 / sum(step.requests for step in steps))
         assert m.outputs == transformers_generate(PROMPTS, 12) and m.differences == []
         halves = steps[: len(steps) // 2], steps[len(steps) // 2 :]
         seconds = [sum(step.seconds for step in half) for half in halves]
-        assert m.tokens_per_second == pytest.approx(4 * 12 / median(seconds))
+        assert m.tokens_per_second == pytest.approx(4 * 11 / median(seconds))
         for share, part in (m.select_share, "select_seconds"), (m.draft_share, "draft_seconds"):
             shares = [sum(getattr(step, part) for step in half) / s for half, s in zip(halves, seconds, strict=True)]
             assert share == pytest.approx(median(shares))

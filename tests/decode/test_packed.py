@@ -88,12 +88,6 @@ def test_reading_in_pieces():
         torch.testing.assert_close(logits[r], reference(model, prompt)[-1], atol=TOLERANCE, rtol=0)
 
 
-def test_nothing_to_read():
-    assert (
-        PackedModel(target(), 2, 8).read(torch.zeros(2, 8).long(), torch.ones(2).long(), torch.ones(2).long()) is None
-    )
-
-
 def test_cache_writes_only_its_slots():
     cache = KVCache(2, 4)
     key = torch.randn(3, 2, 5)
