@@ -91,7 +91,7 @@ def generate(
     if drafter and policy.length:
         drafter.start(batch)
     logits = target.read(batch.tokens, torch.zeros_like(batch.lens), batch.lens)
-    batch.append(logits.argmax(-1, keepdim=True), torch.ones_like(batch.lens))
+    batch.append(most_probable(logits)[:, None], torch.ones_like(batch.lens))
     prefill_seconds = perf_counter() - began
 
     steps = []
@@ -154,12 +154,18 @@ def accept_greedy(verification: Forward, draft_ids: Tensor, lens: Tensor) -> tup
         tokens [N, J] int64, the target's choices, and counts [N] int64, how many of them count: accepted
         drafts + 1, or 0 for a request that was not in the verification.
     """
-    choices = verification.ragged.padded(verification.logits.argmax(-1))
+    choices = verification.ragged.padded(most_probable(verification.logits))
     num_drafts = choices.shape[1] - 1
     verified = torch.arange(num_drafts, device=lens.device) < lens[:, None]
     matches = (choices[:, :num_drafts] == draft_ids[:, :num_drafts]) & verified
     counts = matches.int().cumprod(1).sum(1) + 1
     return choices, counts.masked_fill(verification.ragged.counts == 0, 0)
+
+
+def most_probable(logits: Tensor) -> Tensor:
+    """[...] int64, the argmax of [..., V], the lowest of equals."""
+    # Not argmax, which takes more than twice as long for bfloat16 on a CPU.
+    return logits.max(-1).indices
 
 
 def _check_prompts(prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:

@@ -132,7 +132,7 @@ def _check(model: PreTrainedModel) -> None:
 
 
 class KVCache:
-    """Keys and values by layer, [N * max_len, heads, head_dim], allocated when a layer first writes.
+    """Keys and values by layer, [N, max_len, heads, head_dim], allocated when a layer first writes.
 
     Slots start as zeros, and stale ones keep what a token left there: values of a size that a model makes, which
     the mask keeps out.
@@ -146,15 +146,12 @@ class KVCache:
     def update(self, layer: int, slots: Tensor, key: Tensor, value: Tensor, context: int) -> tuple[Tensor, Tensor]:
         """Write [T, heads, head_dim] at `slots` [T]; the layer's [N, heads, context, head_dim], as views."""
         if layer not in self.layers:
-            size = self.num_requests * self.max_len
-            self.layers[layer] = (key.new_zeros(size, *key.shape[1:]), value.new_zeros(size, *value.shape[1:]))
-        for stored, new in zip(self.layers[layer], (key, value), strict=True):
-            stored.index_copy_(0, slots, new)
-        keys, values = (
-            stored.unflatten(0, (self.num_requests, self.max_len))[:, :context].transpose(1, 2)
-            for stored in self.layers[layer]
-        )
-        return keys, values
+            size = self.num_requests, self.max_len
+            self.layers[layer] = (key.new_zeros(*size, *key.shape[1:]), value.new_zeros(*size, *value.shape[1:]))
+        keys, values = self.layers[layer]
+        keys.flatten(0, 1).index_copy_(0, slots, key)
+        values.flatten(0, 1).index_copy_(0, slots, value)
+        return keys[:, :context].transpose(1, 2), values[:, :context].transpose(1, 2)
 
 
 class PackedAttention:
@@ -171,15 +168,15 @@ class PackedAttention:
         """query [T, heads, head_dim], key and value [T, kv_heads, head_dim] -> [T, heads, head_dim]."""
         self.calls += 1
         keys, values = self.cache.update(layer, self._cache_slots, key, value, self.ragged.context)
+        num_requests, num_slots = self.ragged.token_of_slot.shape
+        kv_heads, head_dim = key.shape[1:]
+        group = query.shape[1] // kv_heads
         # Query heads that share a key head become further queries of it: no key is read or copied twice.
-        num_kv_heads = keys.shape[1]
-        group = query.shape[1] // num_kv_heads
-        padded = self.ragged.padded(query).unflatten(2, (num_kv_heads, group))
-        folded = padded.permute(0, 2, 3, 1, 4).flatten(2, 3)
-        out = scaled_dot_product_attention(
-            folded, keys, values, attn_mask=self._folded_mask(query, group), scale=scaling
-        )
-        unfolded = out.unflatten(2, (group, -1)).permute(0, 3, 1, 2, 4).flatten(2, 3)
+        padded = self.ragged.padded(query).view(num_requests, num_slots, kv_heads, group, head_dim)
+        folded = padded.permute(0, 2, 3, 1, 4).reshape(num_requests, kv_heads, group * num_slots, head_dim)
+        mask = None if self.ragged.sees_all else self._folded_mask(query, group)
+        out = scaled_dot_product_attention(folded, keys, values, attn_mask=mask, scale=scaling)
+        unfolded = out.view(num_requests, kv_heads, group, num_slots, -1).permute(0, 3, 1, 2, 4).flatten(2, 3)
         return self.ragged.packed(unfolded)
 
     def _folded_mask(self, query: Tensor, group: int) -> Tensor:
@@ -215,8 +212,8 @@ def packed_attention(
     asked = [option for option in (*UNSUPPORTED, "attention_mask") if options.get(option) is not None]
     if asked:
         raise ValueError(f"model: expected plain causal attention, got {name} with {', '.join(asked)}")
-    query, key, value = (heads[0].transpose(0, 1) for heads in (query, key, value))
-    return packed(module.layer_idx, query, key, value, scaling)[None], None
+    tokens_first = (heads[0].transpose(0, 1) for heads in (query, key, value))
+    return packed(module.layer_idx, *tokens_first, scaling)[None], None
 
 
 # A name that has a function and no mask: transformers then builds no mask for it.

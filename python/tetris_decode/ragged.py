@@ -18,14 +18,17 @@ class Ragged:
     token_of_slot:  [N, L] int64, each request's j-th token in the pack; beyond its count, its last one again.
     slot_of_token:  [T]    int64, the inverse, into N * L.
     context:        the length of the longest request, these tokens included.
+    sees_all:       whether every token may see the whole context: one token each, all requests of one length.
     """
 
     def __init__(self, starts: Tensor, counts: Tensor) -> None:
         ends = counts.cumsum(0)
         # The one wait for the device in a forward: how many tokens there are is the shape of all that follows.
         # An engine that captures graphs would pad to its budget instead and never ask.
-        sizes = torch.stack((ends[-1], counts.max(), (starts + counts).max()))
-        num_tokens, num_slots, self.context = (int(size) for size in sizes.tolist())
+        lens = starts + counts
+        sizes = torch.stack((ends[-1], counts.max(), lens.max(), lens.min())).tolist()
+        num_tokens, num_slots, self.context, shortest = (int(size) for size in sizes)
+        self.sees_all = num_slots == 1 and shortest == self.context
 
         device = counts.device
         firsts = ends - counts
@@ -49,7 +52,7 @@ class Ragged:
     def padded(self, packed: Tensor) -> Tensor:
         """[N, L, ...] of what is given as [T, ...]; slots beyond a request's count repeat its last token."""
         slots = packed if self._is_padded else packed.index_select(0, self.token_of_slot.flatten())
-        return slots.view(*self.token_of_slot.shape, *packed.shape[1:])
+        return slots.reshape(*self.token_of_slot.shape, *packed.shape[1:])
 
     def packed(self, padded: Tensor) -> Tensor:
         """[T, ...] of what is given as [N, L, ...]: the inverse."""

@@ -201,7 +201,7 @@ def test_stale_cache_slots_are_not_read(monkeypatch, policy):
         last = torch.full((self.num_requests,), self.max_len).scatter_reduce(
             0, slots // self.max_len, slots % self.max_len, "amax", include_self=False
         )
-        stale = (torch.arange(self.max_len) > last[:, None]).flatten()
+        stale = torch.arange(self.max_len) > last[:, None]
         for stored in self.layers[layer]:
             stored[stale] = 1e4
         return update(self, layer, slots, key, value, context)
