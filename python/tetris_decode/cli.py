@@ -39,7 +39,7 @@ def tetris_decode() -> None:
 @app.command()
 def demo(
     requests: Annotated[int, typer.Option(metavar="N", min=1, help="Prompts, decoded as one batch.")] = 16,
-    max_new_tokens: Annotated[int, typer.Option(metavar="T", min=1, help="Tokens generated for each, at most.")] = 64,
+    max_new_tokens: Annotated[int, typer.Option(metavar="T", min=1, help="Tokens generated for each, at most.")] = 48,
     drafts_per_request: Annotated[
         float,
         typer.Option(
@@ -47,12 +47,13 @@ def demo(
             "-k",
             metavar="K",
             min=0,
+            max=128,
             help="Drafts verified per request in a step, on average over the batch; may be below 1.",
         ),
     ] = 1,
-    length: Annotated[
-        int, typer.Option(metavar="L", min=1, max=256, help="Drafts made for each request, for TETRIS to choose from.")
-    ] = 8,
+    extra: Annotated[
+        int, typer.Option(metavar="E", min=0, max=128, help="Drafts beyond k that are made for TETRIS to choose from.")
+    ] = 3,
     drafter: Annotated[
         DrafterName,
         typer.Option(
@@ -69,11 +70,7 @@ def demo(
     # Not at the top: transformers takes seconds to import, and the other commands do without it.
     from tetris_decode.demo import Settings, run
 
-    if drafts_per_request > length:
-        raise typer.BadParameter(
-            f"drafts per request: expected at most the {length} drafts made, got {drafts_per_request:g}"
-        )
-    settings = Settings(requests, max_new_tokens, drafts_per_request, length, drafter.value, rounds)
+    settings = Settings(requests, max_new_tokens, drafts_per_request, extra, drafter.value, rounds)
     try:
         run(settings, console(), as_json=as_json)
     except (FileNotFoundError, ValueError) as error:

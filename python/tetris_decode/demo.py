@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -38,9 +39,14 @@ class Settings(NamedTuple):
     num_requests: int
     max_new_tokens: int
     drafts_per_request: float
-    length: int
+    extra: int
     drafter: str
     rounds: int
+
+    @property
+    def length(self) -> int:
+        """Drafts made for each request, for TETRIS to choose from."""
+        return math.ceil(self.drafts_per_request) + self.extra
 
     def describe(self) -> str:
         budget = f"{self.drafts_per_request:g} x running requests"

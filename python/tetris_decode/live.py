@@ -35,6 +35,7 @@ class Measurement:
 
     tokens_per_second:      generated tokens by the time of all steps, reading the prompts not counted; the median run.
     tokens_per_verification: tokens per request and step; 1 without speculation.
+    step_seconds:           time of a step, the median of all.
     drafted, verified, accepted: drafts, in all, in one run.
     select_share, draft_share: of the time of all steps; the median run.
     outputs:                generated tokens of each request.
@@ -44,6 +45,7 @@ class Measurement:
     name: str
     tokens_per_second: float
     tokens_per_verification: float
+    step_seconds: float
     drafted: int
     verified: int
     accepted: int
@@ -95,6 +97,7 @@ def _measurement(name: str, runs: list[Generation], different: list[Difference])
         name=name,
         tokens_per_second=emitted / median(seconds),
         tokens_per_verification=emitted / sum(step.requests for step in steps),
+        step_seconds=median(step.seconds for run in runs for step in run.steps),
         drafted=sum(step.drafted for step in steps),
         verified=sum(step.verified for step in steps),
         accepted=sum(step.accepted for step in steps),

@@ -212,8 +212,8 @@ def packed_attention(
     asked = [option for option in (*UNSUPPORTED, "attention_mask") if options.get(option) is not None]
     if asked:
         raise ValueError(f"model: expected plain causal attention, got {name} with {', '.join(asked)}")
-    tokens_first = (heads[0].transpose(0, 1) for heads in (query, key, value))
-    return packed(module.layer_idx, *tokens_first, scaling)[None], None
+    query, key, value = (heads[0].transpose(0, 1) for heads in (query, key, value))
+    return packed(module.layer_idx, query, key, value, scaling)[None], None
 
 
 # A name that has a function and no mask: transformers then builds no mask for it.

@@ -48,6 +48,7 @@ def test_measurements_are_sums_over_steps():
         assert m.outputs == transformers_generate(PROMPTS, 12) and m.differences == []
         halves = steps[: len(steps) // 2], steps[len(steps) // 2 :]
         seconds = [sum(step.seconds for step in half) for half in halves]
+        assert m.step_seconds == median(step.seconds for step in steps)
         assert m.tokens_per_second == pytest.approx(4 * 11 / median(seconds))
         for share, part in (m.select_share, "select_seconds"), (m.draft_share, "draft_seconds"):
             shares = [sum(getattr(step, part) for step in half) / s for half, s in zip(halves, seconds, strict=True)]
@@ -117,7 +118,7 @@ def test_demo_prints_three_policies(tiny_demo, drafter):
 
 
 def test_demo_as_json(tiny_demo):
-    code, output = invoke("demo", "--max-new-tokens", "8", "--rounds", "1", "-k", "0.5", "--length", "3", "--json")
+    code, output = invoke("demo", "--max-new-tokens", "8", "--rounds", "1", "-k", "0.5", "--extra", "2", "--json")
     assert code == 0, output
     document = json.loads(output)
     assert document["settings"]["prompts"] == ["kind/1 [x]", "kind/2"]
@@ -146,7 +147,7 @@ def test_another_model_file_is_named(tiny_demo, monkeypatch):
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        *[("-k", "9"), ("-k", "-1"), ("--length", "300"), ("--length", "many")],
+        *[("-k", "129"), ("-k", "-1"), ("--extra", "129"), ("--extra", "many")],
         *[("--requests", "0"), ("--drafter", "eagle"), ("--rounds", "0")],
     ],
 )
