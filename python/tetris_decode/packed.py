@@ -155,39 +155,67 @@ class KVCache:
 
 
 class PackedAttention:
-    """What the layers of one forward share."""
+    """What the layers of one forward share.
+
+    Queries are padded to [N, L], and query heads that share a key head become further queries of it, so that no
+    key is read or copied twice. Both at once is one gather of rows of head_dim, and undoing it another.
+    """
 
     def __init__(self, cache: KVCache, ragged: Ragged) -> None:
         self.cache = cache
         self.ragged = ragged
         self.calls = 0
         self._cache_slots = ragged.request * cache.max_len + ragged.position
-        self._mask: Tensor | None = None
+        self._layouts: dict[tuple[int, int], Layout] = {}
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
         """query [T, heads, head_dim], key and value [T, kv_heads, head_dim] -> [T, heads, head_dim]."""
         self.calls += 1
         keys, values = self.cache.update(layer, self._cache_slots, key, value, self.ragged.context)
-        num_requests, num_slots = self.ragged.token_of_slot.shape
-        kv_heads, head_dim = key.shape[1:]
-        group = query.shape[1] // kv_heads
-        # Query heads that share a key head become further queries of it: no key is read or copied twice.
-        padded = self.ragged.padded(query).view(num_requests, num_slots, kv_heads, group, head_dim)
-        folded = padded.permute(0, 2, 3, 1, 4).reshape(num_requests, kv_heads, group * num_slots, head_dim)
-        mask = None if self.ragged.sees_all else self._folded_mask(query, group)
-        out = scaled_dot_product_attention(folded, keys, values, attn_mask=mask, scale=scaling)
-        unfolded = out.view(num_requests, kv_heads, group, num_slots, -1).permute(0, 3, 1, 2, 4).flatten(2, 3)
-        return self.ragged.packed(unfolded)
+        shape = query.shape[1], key.shape[1]
+        if shape not in self._layouts:
+            self._layouts[shape] = Layout.of(self.ragged, *shape, query.dtype)
+        layout = self._layouts[shape]
+        folded = _rows(query, layout.fold).view(*keys.shape[:2], -1, query.shape[2])
+        out = scaled_dot_product_attention(folded, keys, values, attn_mask=layout.mask, scale=scaling)
+        return _rows(out, layout.unfold).view(*query.shape[:2], -1)
 
-    def _folded_mask(self, query: Tensor, group: int) -> Tensor:
-        """[N, 1, group * L, context], 0 for the keys up to the query's own position and -inf beyond."""
-        size = group * self.ragged.token_of_slot.shape[1]
-        if self._mask is None or self._mask.shape[2] != size or self._mask.dtype != query.dtype:
-            positions = torch.arange(self.ragged.context, device=query.device)
-            beyond = positions > self.ragged.padded(self.ragged.position)[:, :, None]
-            mask = torch.zeros(beyond.shape, dtype=query.dtype, device=query.device).masked_fill_(beyond, -torch.inf)
-            self._mask = mask.repeat(1, group, 1).unsqueeze(1)
-        return self._mask
+
+class Layout(NamedTuple):
+    """How queries [T, heads] become [N, kv_heads, heads / kv_heads * L], as rows of head_dim.
+
+    fold:   the row of each of the latter, None if it is the same one.
+    unfold: the row of each of the former among them, None likewise.
+    mask:   [N, 1, heads / kv_heads * L, context], 0 for keys up to the query's own position and -inf beyond. None
+            if every query sees all.
+    """
+
+    fold: Tensor | None
+    unfold: Tensor | None
+    mask: Tensor | None
+
+    @classmethod
+    def of(cls, ragged: Ragged, heads: int, kv_heads: int, dtype: torch.dtype) -> Layout:
+        device = ragged.request.device
+        num_slots = ragged.token_of_slot.shape[1]
+        mask = None
+        if not ragged.sees_all:
+            beyond = torch.arange(ragged.context, device=device) > ragged.padded(ragged.position)[:, :, None]
+            slots = torch.zeros(beyond.shape, dtype=dtype, device=device).masked_fill_(beyond, -torch.inf)
+            mask = slots.repeat(1, heads // kv_heads, 1).unsqueeze(1)
+        if num_slots == 1 and ragged.is_padded:
+            return cls(None, None, mask)
+        head = torch.arange(heads, device=device)
+        fold = ragged.token_of_slot[:, None, :] * heads + head[:, None]
+        slot = ragged.slot_of_token - ragged.request * num_slots
+        unfold = (ragged.request[:, None] * heads + head) * num_slots + slot[:, None]
+        return cls(fold.flatten(), unfold.flatten(), mask)
+
+
+def _rows(heads: Tensor, index: Tensor | None) -> Tensor:
+    """[M, head_dim]: the rows of `heads` [..., head_dim] that `index` names, all of them if it is None."""
+    rows = heads.reshape(-1, heads.shape[-1])
+    return rows if index is None else rows.index_select(0, index)
 
 
 def packed_attention(

@@ -18,6 +18,7 @@ class Ragged:
     token_of_slot:  [N, L] int64, each request's j-th token in the pack; beyond its count, its last one again.
     slot_of_token:  [T]    int64, the inverse, into N * L.
     context:        the length of the longest request, these tokens included.
+    is_padded:      whether the pack is [N, L] as it is, since each request has L tokens.
     sees_all:       whether every token may see the whole context: one token each, all requests of one length.
     """
 
@@ -41,8 +42,7 @@ class Ragged:
         within = torch.minimum(slots, (counts - 1).clamp(min=0)[:, None])
         self.token_of_slot = (firsts[:, None] + within).clamp(max=num_tokens - 1)
         self.slot_of_token = self.request * num_slots + offset
-        # As in plain decoding: then there is nothing to move.
-        self._is_padded = num_tokens == len(counts) * num_slots
+        self.is_padded = num_tokens == len(counts) * num_slots
 
     @property
     def last_token(self) -> Tensor:
@@ -51,10 +51,5 @@ class Ragged:
 
     def padded(self, packed: Tensor) -> Tensor:
         """[N, L, ...] of what is given as [T, ...]; slots beyond a request's count repeat its last token."""
-        slots = packed if self._is_padded else packed.index_select(0, self.token_of_slot.flatten())
+        slots = packed if self.is_padded else packed.index_select(0, self.token_of_slot.flatten())
         return slots.reshape(*self.token_of_slot.shape, *packed.shape[1:])
-
-    def packed(self, padded: Tensor) -> Tensor:
-        """[T, ...] of what is given as [N, L, ...]: the inverse."""
-        flat = padded.flatten(0, 1)
-        return flat if self._is_padded else flat.index_select(0, self.slot_of_token)

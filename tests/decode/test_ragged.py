@@ -36,9 +36,9 @@ def test_layout(starts, counts):
 
 
 @pytest.mark.parametrize(("starts", "counts"), CASES, ids=str)
-def test_packing_undoes_padding(starts, counts):
+def test_slots_lead_back(starts, counts):
     ragged = Ragged(torch.tensor(starts), torch.tensor(counts))
     values = torch.randn(sum(counts), 2, 3)
     padded = ragged.padded(values)
     assert padded.shape == (len(counts), max(counts), 2, 3)
-    assert torch.equal(ragged.packed(padded), values)
+    assert torch.equal(padded.flatten(0, 1)[ragged.slot_of_token], values)
