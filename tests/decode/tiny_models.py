@@ -75,3 +75,8 @@ def transformers_generate(
 ) -> list[list[int]]:
     """What transformers' own generate says, one request at a time."""
     return [_plain(architecture, tuple(prompt), max_new_tokens, eos) for prompt in prompts]
+
+
+# Short ones and a single token; what they are continued with is computed once for all tests.
+PROMPTS = random_prompts(5, 1, 9, 20, 3)
+NEW_TOKENS = 24
