@@ -13,7 +13,7 @@ def version() -> str:
     raise RuntimeError("tetris_kernels/__init__.py has no __version__")
 
 
-DECODE = ["accelerate>=1", "gguf>=0.10", "rich>=13", "transformers>=5", "typer>=0.12"]
+DECODE = ["accelerate>=1", "gguf>=0.10", "rich>=13", "transformers>=5.23", "typer>=0.12"]
 TEST = ["hypothesis>=6", "pytest>=8", "pytest-benchmark>=4", "pytest-xdist>=3", *DECODE]
 
 setup(
