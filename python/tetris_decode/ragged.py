@@ -12,7 +12,7 @@ class Ragged:
     Request r contributes `counts[r]` tokens at its positions `starts[r]` and on. The tokens of a request stand
     side by side, the requests in order; one with a count of 0 is absent.
 
-    starts, counts: [N]    int64, as given.
+    counts:         [N]    int64, as given.
     request:        [T]    int64, whose each token is.
     position:       [T]    int64, where it stands in its request.
     token_of_slot:  [N, L] int64, each request's j-th token in the pack; beyond its count, its last one again.
@@ -24,9 +24,9 @@ class Ragged:
 
     def __init__(self, starts: Tensor, counts: Tensor) -> None:
         ends = counts.cumsum(0)
+        lens = starts + counts
         # The one wait for the device in a forward: how many tokens there are is the shape of all that follows.
         # An engine that captures graphs would pad to its budget instead and never ask.
-        lens = starts + counts
         sizes = torch.stack((ends[-1], counts.max(), lens.max(), lens.min())).tolist()
         num_tokens, num_slots, self.context, shortest = (int(size) for size in sizes)
         self.sees_all = num_slots == 1 and shortest == self.context
@@ -34,7 +34,7 @@ class Ragged:
         device = counts.device
         firsts = ends - counts
         slots = torch.arange(num_slots, device=device)
-        self.starts, self.counts = starts, counts
+        self.counts = counts
         self.request = torch.repeat_interleave(torch.arange(len(counts), device=device), counts, output_size=num_tokens)
         offset = torch.arange(num_tokens, device=device) - firsts[self.request]
         self.position = starts[self.request] + offset

@@ -47,6 +47,17 @@ def test_output_is_that_of_transformers_generate(policy, noise):
     assert run.outputs == transformers_generate(PROMPTS, NEW_TOKENS)
 
 
+@pytest.mark.parametrize("preferences", [{}, {"min_lens": "floors", "log_weights": "weights"}], ids=["plain", "both"])
+@pytest.mark.parametrize("budget", range(22))
+def test_every_budget(budget, preferences):
+    """Of 5 requests with 4 drafts each: from none to more than all."""
+    given = {name: getattr(POLICIES[key], name) for name, key in preferences.items()}
+    policy = Tetris(budget / len(PROMPTS), 4, **given)
+    run = generate(target(), PROMPTS, NEW_TOKENS, drafter=ModelDrafter(noisy_copy()), policy=policy)
+    assert run.outputs == transformers_generate(PROMPTS, NEW_TOKENS)
+    assert run.steps[0].verified == min(budget, 20)
+
+
 @pytest.mark.parametrize("policy", [NO_SPECULATION, FixedLength(3), Tetris(1, 4)], ids=str)
 @pytest.mark.parametrize("architecture", ["qwen3", "gpt-neox"])
 def test_other_architectures(architecture, policy):
