@@ -1,4 +1,4 @@
-"""What one call of select costs on the host: `make bench`.
+"""What one call of each stage costs on the host: `make bench`.
 
 CPU tensors: the whole call. The Triton path: all that Python does up to the driver, on a driver that launches
 nothing (tests/fake_gpu.py), so what a GPU adds is not in it. Rows are measured in turn, one thread.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 import statistics
 import time
+import unittest.mock
 from collections.abc import Callable
 
 import torch
@@ -16,7 +17,8 @@ import triton
 from fake_gpu import FakeDriver
 
 import tetris_kernels
-from tetris_kernels import select
+from tetris_kernels import ops, select
+from tetris_kernels.backend import triton_kernels
 
 ROUNDS, CALLS = 40, 50
 SHAPES = [(8, 4), (64, 8), (256, 8), (1024, 16), (4096, 32)]
@@ -30,7 +32,7 @@ def through_operator(*args: object) -> object:
     return torch.ops.tetris_kernels.select(*args)
 
 
-def microseconds(rows: dict[str, Callable[[], object]]) -> dict[str, float]:
+def microseconds(rows: dict[str, Callable[[], object]], calls: int = CALLS) -> dict[str, float]:
     """Median over rounds of the mean time of a call; the rows take turns, so that noise hits all of them."""
     times: dict[str, list[float]] = {name: [] for name in rows}
     for call in rows.values():
@@ -38,9 +40,9 @@ def microseconds(rows: dict[str, Callable[[], object]]) -> dict[str, float]:
     for _ in range(ROUNDS):
         for name, call in rows.items():
             start = time.perf_counter()
-            for _ in range(CALLS):
+            for _ in range(calls):
                 call()
-            times[name].append((time.perf_counter() - start) / CALLS)
+            times[name].append((time.perf_counter() - start) / calls)
     return {name: statistics.median(values) * 1e6 for name, values in times.items()}
 
 
@@ -69,19 +71,50 @@ def up_to_the_launch() -> dict[str, Callable[[], object]]:
     }
 
 
+def other_stages(backend: str, num_requests: int, num_drafts: int, vocabulary: int) -> dict[str, Callable[[], object]]:
+    """The operators of the other stages, on bfloat16 logits of which half are target's slots for the drafts."""
+    generator = torch.Generator().manual_seed(0)
+    draft_logits = torch.randn(num_requests, num_drafts, vocabulary, generator=generator).bfloat16()
+    ids = draft_logits.float().argmax(-1)
+    anchors, lens = ids[:, 0].contiguous(), torch.full((num_requests,), num_drafts // 2, dtype=torch.int32)
+    capacity = num_requests * (num_drafts // 2 + 1)
+    target_logits = torch.randn(capacity, vocabulary, generator=generator).bfloat16()
+    packed = ops.pack(lens, ids, anchors, anchors, capacity, None, 0, "torch")
+    layout = (packed[2], packed[3], packed[4], packed[5], ids, torch.rand(num_requests, num_drafts + 1))
+    budget = ids.numel() // 2
+    preferences = (None, None, None, None)
+    return {
+        "score": lambda: ops.score(draft_logits, ids, "token", None, 1.0, None, backend),
+        "select_from_logits": lambda: ops.select_from_logits(
+            draft_logits, ids, "token", None, 1.0, None, budget, *preferences, backend
+        ),
+        "pack": lambda: ops.pack(lens, ids, anchors, anchors, capacity, None, 0, backend),
+        "accept greedy": lambda: ops.accept(target_logits, *layout, None, None, 0.0, True, backend),
+        "one-hot": lambda: ops.accept(target_logits, *layout, None, None, 1.0, True, backend),
+        "full": lambda: ops.accept(target_logits, *layout, draft_logits, None, 1.0, True, backend),
+    }
+
+
+def show(row: dict[str, float], first: str = "  ") -> None:
+    print(first + "".join(f"{name} {value:8.1f}   " for name, value in row.items()))
+
+
 def main() -> None:
     torch.set_num_threads(1)
     print(
         f"tetris_kernels {tetris_kernels.__version__}, torch {torch.__version__}, triton {triton.__version__}, "
         f"Python {platform.python_version()}, {platform.machine()}, one thread"
     )
-    print("\nCPU tensors, float32, budget 50 %, microseconds a call:")
+    print("\nselect on CPU tensors, float32, budget 50 %, microseconds a call:")
     for shape in SHAPES:
-        row = microseconds(on_the_cpu(*shape))
-        print(f"  {shape[0]:>5} x {shape[1]:<3}" + "".join(f"{name} {value:8.1f}   " for name, value in row.items()))
+        show(microseconds(on_the_cpu(*shape)), f"  {shape[0]:>5} x {shape[1]:<3}")
+    print("\nThe other stages on CPU tensors, 16 x 4, 32,000 tokens, bfloat16, microseconds a call:")
+    show(microseconds(other_stages("torch", 16, 4, 32000), calls=1))
     print("\nTriton path up to the launch, 64 x 8, no GPU and nothing launched, microseconds a call:")
-    row = microseconds(up_to_the_launch())
-    print("  " + "".join(f"{name} {value:8.1f}   " for name, value in row.items()))
+    show(microseconds(up_to_the_launch()))
+    # The kernels themselves: `auto` would take torch for tensors that are on the CPU.
+    with unittest.mock.patch.object(ops, "implementation", lambda stage, *_: triton_kernels(stage)):
+        show(microseconds(other_stages("triton", 64, 8, 32000)))
 
 
 if __name__ == "__main__":

@@ -98,7 +98,8 @@ def offences(source: str) -> list[str]:
 
 
 def test_the_rules_see_the_files() -> None:
-    assert {f"{PACKAGE}/selection.py", f"{PACKAGE}/kernels/selection.py"} <= {name_of(path) for path in LIBRARY}
+    names = {name_of(path) for path in LIBRARY}
+    assert {f"{PACKAGE}/{folder}selection.py" for folder in ("", "kernels/", "reference/")} <= names
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
@@ -122,10 +123,10 @@ def test_imports_of_the_library(path: Path) -> None:
 
 @pytest.mark.parametrize("path", LIBRARY, ids=name_of)
 def test_imports_point_one_way(path: Path) -> None:
-    in_kernels = path.parent.name == "kernels"
-    own = LEVELS["kernels"] if in_kernels else LEVELS.get(path.stem, PUBLIC)
+    folder = path.parent.name
+    own = LEVELS.get(path.stem, PUBLIC) if folder == PACKAGE else LEVELS[folder]
     for name in imports(ast.parse(path.read_text(encoding="utf-8"))):
-        if name.split(".")[0] == PACKAGE and not (in_kernels and name.startswith(f"{PACKAGE}.kernels")):
+        if name.split(".")[0] == PACKAGE and not (folder != PACKAGE and name.startswith(f"{PACKAGE}.{folder}")):
             assert level_of(name) < own, f"{name_of(path)} imports {name}"
 
 
@@ -175,12 +176,19 @@ def run_fresh(script: str) -> str:
 
 
 SELECT = "tetris_kernels.select(torch.zeros(4, 5), 8, draft_lens=torch.tensor([5, 1, 0, 3])).lens.tolist()"
+STEP = """
+ids = torch.ones(2, 3, dtype=torch.int64)
+selection, scores = tetris_kernels.select_from_logits(torch.zeros(2, 3, 4), ids, 3)
+packed = tetris_kernels.pack(selection, ids, ids[:, 0], ids[:, 0], capacity=5)
+logits = torch.zeros(5, 4).index_fill_(1, torch.tensor([1]), 9.0)
+accepted = tetris_kernels.accept(logits, packed, ids, torch.zeros(2, 4), temperature=0)
+"""
 
 
 def test_importing_the_library_imports_little() -> None:
     # torch goes first: what it imports by itself is not ours.
     script = "import sys, torch; before = set(sys.modules); import tetris_kernels\n"
-    script += f"{SELECT}\n"
+    script += f"{SELECT}\n{STEP}\n"
     script += "print(*sorted({name.split('.')[0] for name in set(sys.modules) - before}))"
     imported = set(run_fresh(script).split())
     assert PACKAGE in imported
@@ -190,6 +198,9 @@ def test_importing_the_library_imports_little() -> None:
 def test_the_library_works_without_triton() -> None:
     script = "import sys; sys.modules['triton'] = None\nimport torch, tetris_kernels\n"
     assert run_fresh(f"{script}print({SELECT})") == "[4, 1, 0, 3]"
+    assert (
+        run_fresh(f"{script}{STEP}print(accepted.counts.tolist(), accepted.coupled.tolist())") == "[3, 2] [True, True]"
+    )
     refused = f"{script}\ntry:\n    tetris_kernels.select(torch.zeros(4, 5), 8, backend='triton')\n"
     refused += "except ValueError as error:\n    print(error)"
     assert run_fresh(refused) == "backend: 'triton' needs the package triton, which is not installed"

@@ -1,4 +1,4 @@
-"""What calls compile and launch, on a driver without a GPU: after warmup nothing compiles any more."""
+"""What calls of select compile and launch, on a driver without a GPU: after warmup nothing compiles any more."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 import triton
 from fake_gpu import FakeDriver
 
-from tetris_kernels.kernels import catalogue, selection
+from tetris_kernels.kernels import launching, selection
 from tetris_kernels.kernels.select_kernel import select_kernel
 
 CPU = torch.device("cpu")
@@ -57,7 +57,7 @@ def calls():
 
 
 def test_nothing_compiles_after_warmup(driver):
-    assert catalogue.warmup(CPU, [torch.float32], 64, 8) == 2
+    assert selection.warmup(CPU, [torch.float32], 64, 8) == 2
     assert compiled_kernels() == 2
     launches = len(driver.launches)
     count = 0
@@ -68,14 +68,14 @@ def test_nothing_compiles_after_warmup(driver):
     assert len(driver.launches) == launches + count  # one launch a call
 
 
-def test_warmup_asks_for_the_whole_catalogue(monkeypatch):
+def test_warmup_asks_for_every_variant(monkeypatch):
     asked = set()
     monkeypatch.setattr(
         selection, "_launch", lambda shape, x, *rest: asked.add((shape, selection._kind(x.dtype, *rest[-1])))
     )
-    count = catalogue.warmup(CPU, [torch.float32, torch.float16, torch.bfloat16], 4096, 256)
+    count = selection.warmup(CPU, [torch.float32, torch.float16, torch.bfloat16], 4096, 256)
     names = {f"select-{kind}-{shape[0]}x{shape[1]}" for shape, kind in asked}
-    assert names == {variant.name for variant in catalogue.variants()}
+    assert names == {variant.name for variant in selection.variants()}
     assert count == len(names)
 
 
@@ -109,9 +109,9 @@ def test_tensors_of_a_device_that_is_not_current(monkeypatch):
             yield
 
     monkeypatch.setattr(torch, "get_device_module", lambda device: Module)
-    with selection._on_device(torch.device("cuda:1")):
+    with launching.on_device(torch.device("cuda:1")):
         assert entered == [torch.device("cuda:1")]
-    with selection._on_device(CPU):
+    with launching.on_device(CPU):
         assert len(entered) == 1
 
 
@@ -128,7 +128,7 @@ def test_variants_are_what_the_launcher_compiles(driver):
     launch(torch.zeros(5, 4))
     launch(torch.zeros(5, 4), draft_lens=torch.zeros(5, dtype=torch.int64))
     launch(torch.zeros(5, 4, dtype=torch.bfloat16))
-    named = {v.name: v for v in catalogue.variants()}
+    named = {v.name: v for v in selection.variants()}
     for (source, _, _), name in zip(driver.launches, ("plain", "full", "half"), strict=True):
         variant = named[f"select-{name}-64x8"]
         runtime = {key: value for key, value in source.signature.items() if key not in variant.constexprs}

@@ -13,6 +13,8 @@ import tetris_kernels
 from tetris_kernels import Selection, ops, select
 
 BACKEND = "triton" if os.environ.get("TRITON_INTERPRET") == "1" else "auto"
+pytestmark = pytest.mark.kernel
+
 OP = torch.ops.tetris_kernels.select.default
 
 
@@ -232,4 +234,7 @@ def test_meta_tensors_give_shapes():
 
 
 def test_public_names():
-    assert set(tetris_kernels.__all__) == {"Selection", "__version__", "select", "warmup"}
+    stages = {"score", "select", "select_from_logits", "pack", "accept"}
+    assert set(tetris_kernels.__all__) == stages | {"Accepted", "PackedBatch", "Selection", "__version__", "warmup"}
+    assert all(callable(getattr(tetris_kernels, stage)) for stage in stages)
+    assert all(hasattr(torch.ops.tetris_kernels, stage) for stage in stages)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
@@ -62,6 +63,8 @@ def test_sdist_holds_what_a_packager_needs(dist):
         names = {name.partition("/")[2] for name in sdist.getnames()}
     assert {"LICENSE", "README.md", "DESIGN.md", "setup.py", "pyproject.toml", "Makefile"} <= names
     assert {"tests/oracle.py", "tests/test_selection.py", "python/tetris_decode/data/traces.npz"} <= names
+    assert {"tetris_kernels/packing.py", "tetris_kernels/kernels/packing.py"} <= names
+    assert "tetris_kernels/reference/packing.py" in names
 
 
 def test_metadata(site_packages):
@@ -82,13 +85,34 @@ def test_installed_wheel_works(site_packages, tmp_path):
         "import tetris_kernels, tetris_decode, torch\n"
         "from tetris_decode.traces import load_runs\n"
         "print(tetris_kernels.__file__, tetris_decode.__file__, len(load_runs()))\n"
-        "print(tetris_kernels.select(torch.zeros(2, 3), 4).lens.tolist())\n"
+        "picked = tetris_kernels.select(torch.zeros(2, 3), 4)\n"
+        "ids = torch.arange(6).view(2, 3)\n"
+        "packed = tetris_kernels.pack(picked, ids, ids[:, 0], ids[:, 0], capacity=8)\n"
+        "print(picked.lens.tolist(), packed.input_ids.tolist())\n"
     )
     lines = run(
         sys.executable, "-c", code, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(site_packages)}
     ).splitlines()
     assert lines[0].count(str(site_packages)) == 2 and lines[0].endswith(" 5")
-    assert lines[1] == "[2, 2]"
+    assert lines[1] == "[2, 2] [0, 0, 1, 3, 3, 4, 0, 0]"
+
+
+def test_every_package_is_listed():
+    """In setup.py by name, so that a new folder is not forgotten."""
+    (listed,) = (
+        ast.literal_eval(keyword.value)
+        for node in ast.walk(ast.parse((ROOT / "setup.py").read_text()))
+        if isinstance(node, ast.Call)
+        for keyword in node.keywords
+        if keyword.arg == "packages"
+    )
+    found = [
+        ".".join(path.parent.relative_to(top).parts)
+        for top in (ROOT, ROOT / "python")
+        for package in ("tetris_kernels", "tetris_decode")
+        for path in (top / package).rglob("__init__.py")
+    ]
+    assert sorted(listed) == sorted(found)
 
 
 def test_setup_runs_no_command_and_imports_nothing_heavy():

@@ -30,7 +30,8 @@ from cases import (
 from conftest import INTERPRETED, POISON
 from torch import Tensor
 
-from tetris_kernels import Selection, backend, reference, select
+from tetris_kernels import Selection, backend, select
+from tetris_kernels.reference import selection as reference
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
@@ -217,7 +218,7 @@ def test_beyond_one_program_triton_refuses_and_auto_takes_torch(n: int, k: int, 
 
 def test_auto_is_torch_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "triton_kernels", lambda stage: pytest.fail("Triton was asked for"))
-    assert backend.selection_backend("auto", PLAIN.logprobs) is reference
+    assert backend.implementation("selection", "auto", PLAIN.logprobs.device, *PLAIN.logprobs.shape) is reference
     picked = select(PLAIN.logprobs, 7)
     assert picked.lens.tolist() == oracle.greedy(PLAIN.order_keys(), 7)
 

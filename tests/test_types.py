@@ -37,6 +37,13 @@ def test_indices(lens: list[int]) -> None:
         assert list(zip(request.tolist(), position.tolist(), strict=True)) == slots
 
 
+@pytest.mark.parametrize("lens", LENS, ids=str)
+def test_from_lens(lens: list[int]) -> None:
+    made, expected = Selection.from_lens(torch.tensor(lens, dtype=torch.int32)), selection(lens)
+    for got, wanted in zip(made, expected, strict=True):
+        assert got.dtype == torch.int32 and torch.equal(got, wanted)
+
+
 def test_methods_change_nothing() -> None:
     picked = selection([2, 0, 3])
     picked.mask(4).fill_(False)

@@ -1,8 +1,22 @@
 """Which draft tokens of a batch to verify: exact, on the device, without a host sync."""
 
+from tetris_kernels.acceptance import accept
 from tetris_kernels.compilation import warmup
+from tetris_kernels.packing import pack
+from tetris_kernels.scoring import score, select_from_logits
 from tetris_kernels.selection import select
-from tetris_kernels.types import Selection
+from tetris_kernels.types import Accepted, PackedBatch, Selection
 
-__all__ = ["Selection", "__version__", "select", "warmup"]
+__all__ = [
+    "Accepted",
+    "PackedBatch",
+    "Selection",
+    "__version__",
+    "accept",
+    "pack",
+    "score",
+    "select",
+    "select_from_logits",
+    "warmup",
+]
 __version__ = "0.1.0"

@@ -9,12 +9,12 @@ import os
 from types import ModuleType
 
 import torch
-from torch import Tensor
 
-from tetris_kernels import reference
+from tetris_kernels.reference import acceptance, packing, scoring, selection
 
 BACKENDS = ("auto", "torch", "triton")
 TRITON_DEVICES = ("cuda", "xpu")  # ROCm devices are called "cuda" too
+REFERENCE = {"scoring": scoring, "selection": selection, "packing": packing, "acceptance": acceptance}
 
 
 def check_backend(backend: str, device: torch.device) -> None:
@@ -32,15 +32,14 @@ def check_backend(backend: str, device: torch.device) -> None:
         )
 
 
-def selection_backend(backend: str, draft_logprobs: Tensor) -> ModuleType:
-    """The module whose `select` is to run."""
-    device = draft_logprobs.device.type
-    if backend == "torch" or (backend == "auto" and (device not in TRITON_DEVICES or not _has_triton())):
-        return reference
-    kernels = triton_kernels("selection")
-    if backend == "triton" or kernels.fits(*draft_logprobs.shape):
+def implementation(stage: str, backend: str, device: torch.device, *sizes: int) -> ModuleType:
+    """The module that is to run a stage; `sizes` are what the stage's `kernels.<stage>.fits` takes."""
+    if backend == "torch" or (backend == "auto" and (device.type not in TRITON_DEVICES or not _has_triton())):
+        return REFERENCE[stage]
+    kernels = triton_kernels(stage)
+    if backend == "triton" or kernels.fits(*sizes):
         return kernels
-    return reference
+    return REFERENCE[stage]
 
 
 @functools.cache

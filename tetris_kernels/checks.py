@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 import operator
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -16,47 +19,71 @@ FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 INTS = (torch.int32, torch.int64)
 
 
-def check_draft_logprobs(draft_logprobs: Any) -> None:
-    _check_tensor("draft_logprobs", draft_logprobs, FLOATS)
-    if draft_logprobs.dim() != 2:
-        raise ValueError(
-            f"draft_logprobs: expected 2 dimensions [requests, drafts], got shape {_shape(draft_logprobs)}"
-        )
-    if draft_logprobs.shape[1] > MAX_DRAFTS:
-        raise ValueError(f"draft_logprobs: expected at most {MAX_DRAFTS} drafts, got {draft_logprobs.shape[1]}")
+def check_tensor(name: str, value: Any, dtypes: tuple[torch.dtype, ...], axes: tuple[str, ...]) -> None:
+    """`value`: a tensor of one of the dtypes and of these axes; an axis called drafts is at most MAX_DRAFTS long."""
+    _check_dtype(name, value, dtypes)
+    if value.dim() != len(axes):
+        expected = f"{len(axes)} dimension{'s' * (len(axes) != 1)} [{', '.join(axes)}]"
+        raise ValueError(f"{name}: expected {expected}, got shape {list(value.shape)}")
+    if "drafts" in axes and value.shape[axes.index("drafts")] > MAX_DRAFTS:
+        raise ValueError(f"{name}: expected at most {MAX_DRAFTS} drafts, got {value.shape[axes.index('drafts')]}")
 
 
-def check_per_request(name: str, values: Any, dtypes: tuple[torch.dtype, ...], draft_logprobs: Tensor) -> None:
-    """`values`: None, or one value per row of `draft_logprobs`, on its device."""
-    if values is None:
-        return
-    _check_tensor(name, values, dtypes)
-    if values.dim() != 1 or values.shape[0] != draft_logprobs.shape[0]:
-        raise ValueError(
-            f"{name}: expected shape [{draft_logprobs.shape[0]}], one value per request, got {_shape(values)}"
-        )
-    _check_device(name, values, draft_logprobs)
+def check_like(
+    name: str, value: Any, dtypes: tuple[torch.dtype, ...], shape: tuple[int, ...], what: str, like: tuple[str, Tensor]
+) -> None:
+    """`value`: a tensor of one of the dtypes and of this shape, on the device of another argument, `like`."""
+    _check_dtype(name, value, dtypes)
+    if value.dim() != len(shape) or any(got != size for got, size in zip(value.shape, shape, strict=True)):
+        raise ValueError(f"{name}: expected shape {list(shape)}, {what}, got {list(value.shape)}")
+    _check_device(name, value, like)
 
 
-def split_budget(budget: Any, draft_logprobs: Tensor) -> tuple[Tensor | None, int]:
+def check_per_request(name: str, values: Any, dtypes: tuple[torch.dtype, ...], like: tuple[str, Tensor]) -> None:
+    """`values`: None, or one value per row of another argument, on its device."""
+    if values is not None:
+        check_like(name, values, dtypes, (like[1].shape[0],), "one value per request", like)
+
+
+def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def split_budget(budget: Any, like: tuple[str, Tensor]) -> tuple[Tensor | None, int]:
     """(device budget, host budget): the op's two arguments, of which one is in use."""
     if isinstance(budget, Tensor):
-        _check_tensor("budget", budget, INTS)
+        _check_dtype("budget", budget, INTS)
         if budget.numel() != 1:
-            raise ValueError(f"budget: expected a tensor of one element, got shape {_shape(budget)}")
-        _check_device("budget", budget, draft_logprobs)
+            raise ValueError(f"budget: expected a tensor of one element, got shape {list(budget.shape)}")
+        _check_device("budget", budget, like)
         return budget, 0
     return None, as_size("budget", budget)
 
 
-def as_size(name: str, value: Any) -> int:
-    """`value` as an int of 0 or more; a torch.SymInt stays symbolic, since reading it would fix it."""
+def split_temperature(temperature: Any, like: tuple[str, Tensor]) -> tuple[Tensor | None, float]:
+    """(temperature of each request, of all requests): the op's two arguments, of which one is in use."""
+    if isinstance(temperature, Tensor):
+        check_per_request("temperature", temperature, (torch.float32,), like)
+        return temperature, 1.0
+    if isinstance(temperature, bool) or not isinstance(temperature, numbers.Real | torch.SymFloat):
+        raise TypeError(f"temperature: expected a number or a tensor, got {type(temperature).__name__}")
+    value = float(temperature)
+    if not 0 <= value < math.inf:
+        raise ValueError(f"temperature: expected a finite number from 0 on, got {value}")
+    return None, value
+
+
+def as_size(name: str, value: Any, limit: int | None = None) -> int:
+    """`value` as an int of 0 or more, up to a limit; a torch.SymInt stays symbolic, since reading it would fix it."""
     size = _as_int(name, value)
     if isinstance(size, torch.SymInt):
         torch._check(size >= 0)  # a comparison would need a value, which an unbacked one does not have
         return size
     if size < 0:
         raise ValueError(f"{name}: expected 0 or more, got {size}")
+    if limit is not None and size > limit:
+        raise ValueError(f"{name}: expected at most {limit}, got {size}")
     return min(size, MAX_SIZE)
 
 
@@ -72,7 +99,7 @@ def _as_int(name: str, value: Any) -> int:
         raise TypeError(f"{name}: expected an integer, got {type(value).__name__}") from None
 
 
-def _check_tensor(name: str, value: Any, dtypes: tuple[torch.dtype, ...]) -> None:
+def _check_dtype(name: str, value: Any, dtypes: tuple[torch.dtype, ...]) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
     if value.dtype not in dtypes:
@@ -80,10 +107,6 @@ def _check_tensor(name: str, value: Any, dtypes: tuple[torch.dtype, ...]) -> Non
         raise TypeError(f"{name}: expected dtype {expected}, got {value.dtype}")
 
 
-def _check_device(name: str, value: Tensor, draft_logprobs: Tensor) -> None:
-    if value.device != draft_logprobs.device:
-        raise ValueError(f"{name}: expected device {draft_logprobs.device} as draft_logprobs, got {value.device}")
-
-
-def _shape(value: Tensor) -> list[int]:
-    return list(value.shape)
+def _check_device(name: str, value: Tensor, like: tuple[str, Tensor]) -> None:
+    if value.device != like[1].device:
+        raise ValueError(f"{name}: expected device {like[1].device} as {like[0]}, got {value.device}")

@@ -27,10 +27,10 @@ def warmup(
         device: the device that the batches are on. An int is a CUDA index.
         max_requests: largest number of requests of a batch. Batches beyond one program use torch anyway.
         max_drafts: largest number of drafts of a request.
-        dtypes: those of the log-probs.
+        dtypes: those of the log-probs and logits.
 
     Returns:
-        The number of kernels compiled or loaded, at most about 40.
+        The number of kernels compiled or loaded, at most about 70.
 
     Raises:
         TypeError, ValueError: an unknown dtype, a negative or non-integer size, a device without Triton.

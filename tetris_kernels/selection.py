@@ -60,12 +60,13 @@ def select(
         ValueError: a wrong shape or device, a negative host budget, an unknown backend or one that cannot
             run here, and for "triton" a batch beyond one program.
     """
-    checks.check_draft_logprobs(draft_logprobs)
-    checks.check_per_request("draft_lens", draft_lens, checks.INTS, draft_logprobs)
-    checks.check_per_request("min_lens", min_lens, checks.INTS, draft_logprobs)
-    checks.check_per_request("max_lens", max_lens, checks.INTS, draft_logprobs)
-    checks.check_per_request("log_weights", log_weights, (torch.float32,), draft_logprobs)
-    device_budget, host_budget = checks.split_budget(budget, draft_logprobs)
+    checks.check_tensor("draft_logprobs", draft_logprobs, checks.FLOATS, ("requests", "drafts"))
+    like = ("draft_logprobs", draft_logprobs)
+    checks.check_per_request("draft_lens", draft_lens, checks.INTS, like)
+    checks.check_per_request("min_lens", min_lens, checks.INTS, like)
+    checks.check_per_request("max_lens", max_lens, checks.INTS, like)
+    checks.check_per_request("log_weights", log_weights, (torch.float32,), like)
+    device_budget, host_budget = checks.split_budget(budget, like)
     check_backend(backend, draft_logprobs.device)
 
     tensors = (draft_logprobs, device_budget, draft_lens, min_lens, max_lens, log_weights)

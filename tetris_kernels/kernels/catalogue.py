@@ -6,10 +6,10 @@ from collections.abc import Collection
 
 import torch
 
-from tetris_kernels.kernels import selection
+from tetris_kernels.kernels import acceptance, packing, scoring, selection
 from tetris_kernels.kernels.variant import Variant
 
-STAGES = (selection,)
+STAGES = (scoring, selection, packing, acceptance)
 
 
 def variants() -> list[Variant]:
@@ -19,4 +19,6 @@ def variants() -> list[Variant]:
 
 def warmup(device: torch.device, dtypes: Collection[torch.dtype], max_requests: int, max_drafts: int) -> int:
     """Compile and load what batches of these dtypes and sizes can ask for; how many variants that is."""
-    return sum(stage.warmup(device, dtypes, max_requests, max_drafts) for stage in STAGES)
+    # Scores are float32, whatever the logits are.
+    dtypes_of = {selection: {*dtypes, torch.float32}}
+    return sum(stage.warmup(device, dtypes_of.get(stage, dtypes), max_requests, max_drafts) for stage in STAGES)

@@ -21,32 +21,10 @@ from tetris_kernels.kernels.search import (
 )
 
 
-@triton.jit(
-    do_not_specialize=["logprobs_ptr", "stride_n", "stride_k", "budget_ptr", "host_budget"]
-    + ["draft_lens_ptr", "min_lens_ptr", "max_lens_ptr", "log_weights_ptr"]
-    + ["lens_ptr", "cu_lens_ptr", "num_requests", "num_drafts", "form"]
-)
-def select_kernel(
-    logprobs_ptr,  # [N, K] float32, or the bits of bfloat16 or float16
-    stride_n: tl.int64,  # in elements
-    stride_k: tl.int64,  # in elements
-    budget_ptr,  # [1] int32 or int64, as 32-bit words
-    host_budget,  # num_requests * num_drafts keeps all and reads no log-probs; 0 beside a device budget
-    draft_lens_ptr,  # [N] int32 or int64, as 32-bit words; None in the variants without optional tensors
-    min_lens_ptr,  # as draft_lens_ptr
-    max_lens_ptr,  # as draft_lens_ptr
-    log_weights_ptr,  # [N] float32, as int32; None as the others
-    lens_ptr,  # [N] int32
-    cu_lens_ptr,  # [N + 1] int32
-    num_requests,
-    num_drafts,
-    form,  # bits that say what the arguments are: see loading.py
-    N_PAD: tl.constexpr,
-    K_PAD: tl.constexpr,
-):
-    # A tuple only from here on: as an argument its elements would be specialised on their alignment.
-    per_request = None if draft_lens_ptr is None else (draft_lens_ptr, min_lens_ptr, max_lens_ptr, log_weights_ptr)
-    batch = (logprobs_ptr, stride_n, stride_k, budget_ptr, host_budget, num_requests, num_drafts, form)
+@triton.jit
+def select_batch(batch, per_request, lens_ptr, cu_lens_ptr, N_PAD: tl.constexpr, K_PAD: tl.constexpr):
+    """The whole of select, from a kernel's arguments to its outputs."""
+    num_requests, num_drafts = batch[5], batch[6]
     by_row: tl.constexpr = owns_rows(K_PAD // tile_width(K_PAD))
     keys, usable, budget, lowest, weighted = load_keys(batch, per_request, 0, N_PAD, K_PAD, by_row)
     floats = to_float(keys)
@@ -73,3 +51,32 @@ def select_kernel(
     tl.store(lens_ptr + rows, lens + tl.where(rank <= rest, tied, 0), mask=live)
     tl.store(cu_lens_ptr, 0)
     tl.store(cu_lens_ptr + 1 + rows, (scan & 0xFFFF) + tl.minimum(rank, rest), mask=live)
+
+
+@triton.jit(
+    do_not_specialize=["logprobs_ptr", "stride_n", "stride_k", "budget_ptr", "host_budget"]
+    + ["draft_lens_ptr", "min_lens_ptr", "max_lens_ptr", "log_weights_ptr"]
+    + ["lens_ptr", "cu_lens_ptr", "num_requests", "num_drafts", "form"]
+)
+def select_kernel(
+    logprobs_ptr,  # [N, K] float32, or the bits of bfloat16 or float16
+    stride_n: tl.int64,  # in elements
+    stride_k: tl.int64,  # in elements
+    budget_ptr,  # [1] int32 or int64, as 32-bit words
+    host_budget,  # num_requests * num_drafts keeps all and reads no log-probs; 0 beside a device budget
+    draft_lens_ptr,  # [N] int32 or int64, as 32-bit words; None in the variants without optional tensors
+    min_lens_ptr,  # as draft_lens_ptr
+    max_lens_ptr,  # as draft_lens_ptr
+    log_weights_ptr,  # [N] float32, as int32; None as the others
+    lens_ptr,  # [N] int32
+    cu_lens_ptr,  # [N + 1] int32
+    num_requests,
+    num_drafts,
+    form,  # bits that say what the arguments are: see loading.py
+    N_PAD: tl.constexpr,
+    K_PAD: tl.constexpr,
+):
+    # A tuple only from here on: as an argument its elements would be specialised on their alignment.
+    per_request = None if draft_lens_ptr is None else (draft_lens_ptr, min_lens_ptr, max_lens_ptr, log_weights_ptr)
+    batch = (logprobs_ptr, stride_n, stride_k, budget_ptr, host_budget, num_requests, num_drafts, form)
+    select_batch(batch, per_request, lens_ptr, cu_lens_ptr, N_PAD, K_PAD)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
 from collections.abc import Collection, Iterator
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tetris_kernels.kernels import loading
+from tetris_kernels.kernels.launching import as_words, num_words, on_device
 from tetris_kernels.kernels.select_kernel import select_kernel
 from tetris_kernels.kernels.variant import Variant
 
@@ -142,23 +142,23 @@ def _launch(
     lens = draft_logprobs.new_empty(num_requests, dtype=torch.int32)
     cu_lens = draft_logprobs.new_empty(num_requests + 1, dtype=torch.int32)
 
-    form = loading.PACKED.value * _is_packed(draft_logprobs) | _num_words(budget) << loading.BUDGET.value
+    form = loading.PACKED.value * _is_packed(draft_logprobs) | num_words(budget) << loading.BUDGET.value
     kind, pointers = _kind(draft_logprobs.dtype, *optional), optional
     if kind != "plain":
-        pointers = tuple(lens if values is None else _as_words(values) for values in optional)
+        pointers = tuple(lens if values is None else as_words(values) for values in optional)
         for field, values in zip(_OPTIONAL.values(), optional, strict=True):
-            form |= _num_words(values) << field
+            form |= num_words(values) << field
     if kind == "half":
         form |= loading.BFLOAT16.value * (draft_logprobs.dtype == torch.bfloat16)
         draft_logprobs = draft_logprobs.view(torch.int16)
 
     variant = _variant(kind, shape)
-    with _on_device(draft_logprobs.device):
+    with on_device(draft_logprobs.device):
         variant.kernel[(1,)](
             draft_logprobs,
             draft_logprobs.stride(0),
             draft_logprobs.stride(1),
-            lens if budget is None else _as_words(budget),
+            lens if budget is None else as_words(budget),
             min(host_budget, num_requests * num_drafts) if budget is None else 0,
             *pointers,
             lens,
@@ -173,16 +173,6 @@ def _launch(
     return lens, cu_lens
 
 
-def _num_words(values: Tensor | None) -> int:
-    return 0 if values is None else values.element_size() // 4
-
-
-def _as_words(values: Tensor) -> Tensor:
-    """The 32-bit words of a tensor, so that one compilation takes int32, int64 and float32."""
-    # A contiguous tensor of one element may have any stride, which the view of another size refuses.
-    return values.contiguous().as_strided((values.numel(),), (1,)).view(torch.int32)
-
-
 def _is_packed(draft_logprobs: Tensor) -> bool:
     """Whether every four drafts of a row are one aligned piece of memory."""
     return (
@@ -191,11 +181,6 @@ def _is_packed(draft_logprobs: Tensor) -> bool:
         and draft_logprobs.stride(0) % 4 == 0
         and draft_logprobs.data_ptr() % (4 * draft_logprobs.element_size()) == 0
     )
-
-
-def _on_device(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Triton launches on the current device and its current stream: make it the tensor's."""
-    return contextlib.nullcontext() if device.type == "cpu" else torch.get_device_module(device).device(device)
 
 
 def _too_large(num_requests: int, num_drafts: int) -> str:

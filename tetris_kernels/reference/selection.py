@@ -1,8 +1,4 @@
-"""The stages in plain torch: any device, no Python loop over requests, no host sync.
-
-This is the default for CPU tensors, the fallback for batches that do not fit one Triton program, and
-the truth that the Triton kernels are tested against.
-"""
+"""select in plain torch."""
 
 from __future__ import annotations
 

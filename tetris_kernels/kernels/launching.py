@@ -1,0 +1,24 @@
+"""What the launchers share: tensors as kernels take them, and the device that a launch is on."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+from torch import Tensor
+
+
+def num_words(values: Tensor | None) -> int:
+    """32-bit words of an element; 0 for an absent tensor."""
+    return 0 if values is None else values.element_size() // 4
+
+
+def as_words(values: Tensor) -> Tensor:
+    """The 32-bit words of a tensor, so that one compilation takes int32, int64 and float32."""
+    # A contiguous tensor of one element may have any stride, which the view of another size refuses.
+    return values.contiguous().as_strided((values.numel(),), (1,)).view(torch.int32)
+
+
+def on_device(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Triton launches on the current device and its current stream: make it the tensor's."""
+    return contextlib.nullcontext() if device.type == "cpu" else torch.get_device_module(device).device(device)
