@@ -10,7 +10,7 @@ JOBS ?= 2
 INSTALLED := $(VENV)/.installed-$(shell printf '%s' '$(TORCH)' | cksum | cut -d ' ' -f 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo replay test check bench bench-decode ngrams test-model test-gpu clean
+.PHONY: help demo replay lossless test check bench bench-decode ngrams test-model test-gpu clean
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,9 @@ demo: $(MODEL) ## a real model decodes real prompts: no speculation, a fixed dra
 
 replay: $(INSTALLED) ## TETRIS against fixed draft lengths on recorded drafts, in seconds, without a model
 	$(BIN)/python -m tetris_decode replay
+
+lossless: $(INSTALLED) ## sampled output has the target's distribution: the real stages against known laws
+	$(BIN)/python -m tetris_decode lossless
 
 test: $(INSTALLED) ## all tests: the torch backend and real compilers, then the kernels in Triton's interpreter
 	$(BIN)/python -m pytest --numprocesses $(JOBS)

@@ -7,14 +7,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from tetris_decode.sampling import Sampling
+
 
 class Batch:
     """N requests: their tokens so far, and when they end.
 
-    tokens:    [N, W] int64, prompt and output of each request. From `lens` on scratch: drafts are put there.
+    tokens:    [N, W] int64, prompt and output of each request; what is behind means nothing.
     lens:      [N] int64, tokens of each request.
     max_lens:  [N] int64, its prompt and all it may generate.
     done:      [N] bool.
+    sampling:  how tokens are drawn.
 
     A finished request keeps its row, so that rows mean the same from beginning to end.
 
@@ -23,6 +26,7 @@ class Batch:
         max_new_tokens: how many tokens each request may generate at most.
         eos_token_ids: tokens that end a request; they are part of its output.
         num_drafts: K, room for drafts behind each request.
+        sampling: greedy by default.
     """
 
     def __init__(
@@ -32,6 +36,7 @@ class Batch:
         *,
         eos_token_ids: Sequence[int] = (),
         num_drafts: int = 0,
+        sampling: Sampling | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         prompt_lens = [len(prompt) for prompt in prompts]
@@ -42,6 +47,7 @@ class Batch:
         self.lens = torch.tensor(prompt_lens, dtype=torch.int64, device=device)
         self.max_lens = self.lens + max_new_tokens
         self.done = self.lens == self.max_lens
+        self.sampling = sampling or Sampling(len(prompts), device=device)
         self.prompt_lens = prompt_lens
         self._eos = torch.tensor(list(eos_token_ids), dtype=torch.int64, device=device)
 
@@ -50,10 +56,15 @@ class Batch:
         """[N] int64: drafts that may still be of use. The last token needs none, nor does a finished request."""
         return (self.max_lens - self.lens - 1).clamp(min=0).masked_fill(self.done, 0)
 
-    def put_drafts(self, ids: Tensor) -> None:
-        """Write drafts [N, K] behind the tokens, where a verification reads them."""
-        at = self.lens[:, None] + torch.arange(ids.shape[1], device=ids.device)
-        self.tokens.scatter_(1, at, ids)
+    @property
+    def last_tokens(self) -> Tensor:
+        """[N] int64: the anchors of a verification."""
+        return self.tokens.gather(1, self.lens[:, None] - 1)[:, 0]
+
+    @property
+    def context_lens(self) -> Tensor:
+        """[N] int64: tokens before the last one of each request; -1 if it is done and sits out."""
+        return (self.lens - 1).masked_fill(self.done, -1)
 
     def append(self, tokens: Tensor, counts: Tensor) -> Tensor:
         """Take the first `counts` [N] of `tokens` [N, J]; stop at an end. [N] int64, how many were taken."""

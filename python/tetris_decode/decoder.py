@@ -1,4 +1,4 @@
-"""Batched greedy speculative decoding: the loop around `tetris_kernels.select`."""
+"""Batched speculative decoding: the loop around the stages of `tetris_kernels`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from tetris_decode.batch import Batch
 from tetris_decode.drafting import Drafter, Drafts
 from tetris_decode.packed import Forward, PackedModel
 from tetris_decode.policies import NO_SPECULATION, Policy
+from tetris_decode.sampling import Sampling
+from tetris_kernels import Accepted, PackedBatch, Selection, accept, pack
 
 
 class Step(NamedTuple):
@@ -21,6 +23,7 @@ class Step(NamedTuple):
 
     requests: running ones.
     drafted, verified, accepted: drafts, in all.
+    coupled: drafts that were not verified and are emitted, by the coupled bonus of `tetris_kernels.accept`.
     emitted: tokens, in all. Those after an end do not count, so it may be less than accepted + requests.
     draft_seconds, select_seconds, seconds: wall time of drafting, of the policy, and of the whole step. The first
         two are the host's: on a GPU they may end before the work does.
@@ -30,6 +33,7 @@ class Step(NamedTuple):
     drafted: int
     verified: int
     accepted: int
+    coupled: int
     emitted: int
     draft_seconds: float
     select_seconds: float
@@ -56,42 +60,52 @@ def generate(
     *,
     drafter: Drafter | None = None,
     policy: Policy | None = None,
+    temperature: float | Sequence[float] = 0.0,
+    top_p: float = 1.0,
+    seeds: Sequence[int] | None = None,
     eos_token_id: int | Sequence[int] | None = None,
     on_step: Callable[[Step], None] | None = None,
 ) -> Generation:
-    """Decode all prompts together, greedily; the output is that of the target model, whatever is drafted.
+    """Decode all prompts together; the output is the target model's, whatever is drafted and selected.
 
-    In floating point, nearly: the shapes of a verification differ from those of plain decoding, and so may the
-    last bits of logits, which decides between tokens of nearly equal logits. With float32 that is rare, with
-    bfloat16 it happens.
+    Greedy output is that of plain decoding, sampled output has its distribution. In floating point, nearly: the
+    shapes of a verification differ from those of plain decoding, and so may the last bits of logits, which decides
+    between tokens of nearly equal logits. With float32 that is rare, with bfloat16 it happens.
 
     Args:
         model: the target, a causal model of transformers (see `PackedModel`), in evaluation mode.
         prompts: token ids of each request, at least one.
         max_new_tokens: how many tokens each request generates at most.
         drafter, policy: what is drafted, and what of it is verified. By default nothing is.
+        temperature: 0 is greedy; one number, or one for each request.
+        top_p: of the target: sample from the fewest tokens that have at least this probability together.
+        seeds: of each request's random numbers; 0, 1, 2, ... by default. The same call gives the same output.
         eos_token_id: the token or tokens that end a request, usually `model.generation_config.eos_token_id`;
             they are part of its output. By default every request runs to `max_new_tokens`.
         on_step: called after each step, e.g. to show progress.
 
     Raises:
         TypeError: prompts that are not sequences, max_new_tokens that is no integer.
-        ValueError: no prompt, an empty prompt, max_new_tokens below 1; a policy that drafts without a drafter, a
-            drafter of another vocabulary or of drafts of another shape than asked; a model that `PackedModel`
-            refuses.
+        ValueError: no prompt, an empty prompt, max_new_tokens below 1; a temperature, top_p or seeds that
+            `Sampling` refuses; a policy that drafts without a drafter, a drafter of another vocabulary or of drafts
+            of another shape than asked; a model that `PackedModel` refuses.
     """
     policy = policy or NO_SPECULATION
     _check_prompts(prompts, max_new_tokens)
     _check_drafter(drafter, policy, model)
     eos = [eos_token_id] if isinstance(eos_token_id, int) else eos_token_id or ()
-    batch = Batch(prompts, max_new_tokens, eos_token_ids=eos, num_drafts=policy.length, device=model.device)
+    sampling = Sampling(len(prompts), temperature=temperature, top_p=top_p, seeds=seeds, device=model.device)
+    batch = Batch(
+        prompts, max_new_tokens, eos_token_ids=eos, num_drafts=policy.length, sampling=sampling, device=model.device
+    )
     target = PackedModel(model, len(prompts), batch.tokens.shape[1])
 
     began = perf_counter()
     if drafter and policy.length:
         drafter.start(batch)
     logits = target.read(batch.tokens, torch.zeros_like(batch.lens), batch.lens)
-    batch.append(most_probable(logits)[:, None], torch.ones_like(batch.lens))
+    nothing = Drafts.none(batch.tokens)
+    _emit(batch, nothing, Forward(logits, _pack(batch, nothing, NO_SPECULATION.select(nothing, 0))))
     prefill_seconds = perf_counter() - began
 
     steps = []
@@ -103,31 +117,56 @@ def generate(
 
 
 def _step(target: PackedModel, batch: Batch, drafter: Drafter | None, policy: Policy, num_active: int) -> Step:
-    """Draft, select, verify, accept."""
+    """Draft, select, pack, verify, accept."""
     began = perf_counter()
     drafts = _propose(batch, drafter, policy.num_drafts(num_active))
     drafted = perf_counter()
-    lens = torch.minimum(policy.select(drafts, num_active).lens, drafts.lens)
+    selection = policy.select(drafts, num_active)
     selected = perf_counter()
+    verification = target.forward(_pack(batch, drafts, selection))
+    accepted, emitted = _emit(batch, drafts, verification)
 
-    # The last token, which is not in the cache yet, and the selected drafts behind it.
-    batch.put_drafts(drafts.ids)
-    verification = target.forward(batch.tokens, batch.lens - 1, (1 + lens).masked_fill(batch.done, 0))
-    tokens, counts = accept_greedy(verification, drafts.ids, lens)
-    emitted = batch.append(tokens, counts)
-    accepted = (counts - 1).clamp(min=0)
-    totals = torch.stack([each.sum() for each in (drafts.lens, lens, accepted, emitted)])
-    num_drafted, num_verified, num_accepted, num_emitted = totals.tolist()
+    verified = verification.packed.lens
+    totals = torch.stack([n.sum() for n in (drafts.lens, verified, accepted.counts, accepted.coupled, emitted)])
+    num_drafted, num_verified, num_counted, num_coupled, num_emitted = totals.tolist()
     return Step(
         requests=num_active,
         drafted=num_drafted,
         verified=num_verified,
-        accepted=num_accepted,
+        accepted=num_counted - num_active,
+        coupled=num_coupled,
         emitted=num_emitted,
         draft_seconds=drafted - began,
         select_seconds=selected - drafted,
         seconds=perf_counter() - began,
     )
+
+
+def _pack(batch: Batch, drafts: Drafts, selection: Selection) -> PackedBatch:
+    """The last token of each running request, which is not in the cache yet, and the selected drafts behind it."""
+    return pack(
+        selection,
+        drafts.ids,
+        batch.last_tokens,
+        batch.context_lens,
+        # Room for everything: the forward runs what is there, and no padding.
+        capacity=drafts.ids.numel() + len(drafts.ids),
+        draft_lens=drafts.lens,
+    )
+
+
+def _emit(batch: Batch, drafts: Drafts, verification: Forward) -> tuple[Accepted, Tensor]:
+    """Accept drafts, and append what is emitted to the batch: [N] int64 tokens."""
+    sampling, packed = batch.sampling, verification.packed
+    accepted = accept(
+        sampling.filtered(verification.logits, packed.request_ids),
+        packed,
+        drafts.ids,
+        sampling.uniforms(drafts.ids.shape[1] + 1),
+        draft_logits=drafts.logits,
+        temperature=sampling.temperature,
+    )
+    return accepted, batch.append(accepted.tokens, accepted.counts)
 
 
 def _propose(batch: Batch, drafter: Drafter | None, num_drafts: int) -> Drafts:
@@ -140,32 +179,6 @@ def _propose(batch: Batch, drafter: Drafter | None, num_drafts: int) -> Drafts:
         got = f"{tuple(drafts.ids.shape)} and {tuple(drafts.logprobs.shape)}"
         raise ValueError(f"drafter: expected ids and logprobs {expected}, got {got}")
     return drafts._replace(lens=torch.minimum(drafts.lens, batch.max_drafts))
-
-
-def accept_greedy(verification: Forward, draft_ids: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
-    """What each request may emit: its drafts as long as they are the target's choice, and the token after them.
-
-    Args:
-        verification: logits at each request's anchor and its `lens[r]` drafts.
-        draft_ids: [N, K] int64.
-        lens: [N] int64, how many of them were verified.
-
-    Returns:
-        tokens [N, J] int64, the target's choices, and counts [N] int64, how many of them count: accepted
-        drafts + 1, or 0 for a request that was not in the verification.
-    """
-    choices = verification.ragged.padded(most_probable(verification.logits))
-    num_drafts = choices.shape[1] - 1
-    verified = torch.arange(num_drafts, device=lens.device) < lens[:, None]
-    matches = (choices[:, :num_drafts] == draft_ids[:, :num_drafts]) & verified
-    counts = matches.int().cumprod(1).sum(1) + 1
-    return choices, counts.masked_fill(verification.ragged.counts == 0, 0)
-
-
-def most_probable(logits: Tensor) -> Tensor:
-    """[...] int64, the argmax of [..., V], the lowest of equals."""
-    # Not argmax, which takes more than twice as long for bfloat16 on a CPU.
-    return logits.max(-1).indices
 
 
 def _check_prompts(prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:

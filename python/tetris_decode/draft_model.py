@@ -13,19 +13,23 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from tetris_decode.batch import Batch
 from tetris_decode.drafting import Drafts
 from tetris_decode.packed import PackedModel
+from tetris_kernels import Selection, pack, score
 
 
 class ModelDrafter:
-    """Drafts the most probable token of a causal language model, one forward per draft.
+    """Drafts the tokens of a causal language model, one forward per draft: the most probable ones, or drawn ones.
 
-    It keeps a key-value cache of its own and runs only what is new: the tokens that were not its own drafts.
+    It draws where the batch does, at each request's temperature. It keeps a key-value cache of its own and runs
+    only what is new: the tokens that were not its own drafts.
 
     Args:
         model: a causal model of transformers with the target's vocabulary, such as `PackedModel` takes.
+        score: which estimate of a draft is compared, a kind of `tetris_kernels.score`.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, *, score: str = "token") -> None:
         self.model = model
+        self.score = score
 
     @property
     def vocab_size(self) -> int:
@@ -42,28 +46,38 @@ class ModelDrafter:
     def propose(self, batch: Batch, num_drafts: int) -> Drafts:
         lens = batch.max_drafts.clamp(max=num_drafts)
         ids = batch.tokens.new_zeros(len(lens), num_drafts)
-        logprobs = torch.full(ids.shape, -torch.inf, device=ids.device)
+        uniforms = batch.sampling.uniforms(num_drafts)
+        logits = torch.zeros(*ids.shape, self.vocab_size, device=ids.device)
         starts = self._still_valid(batch)
-        longest = int(lens.max())
-        for j in range(longest):
+        for j in range(int(lens.max())):
             if j == 0:
-                logits = self._packed.read(batch.tokens, starts, torch.where(lens > 0, batch.lens, starts))
+                last = self._packed.read(batch.tokens, starts, torch.where(lens > 0, batch.lens, starts))
             else:
-                batch.put_drafts(ids[:, :j])
-                logits = self._run_draft(batch, j - 1, lens > j)
-            logprobs[:, j], ids[:, j] = logits.float().log_softmax(-1).max(-1)
-        self._tokens.copy_(batch.tokens)
-        self._cached = torch.where(lens > 0, batch.lens + lens - 1, starts)
-        return Drafts(ids, logprobs, lens)
+                last = self._run_drafts(ids[:, j - 1], torch.where(lens > j, batch.lens + j - 1, -1))
+            logits[:, j] = batch.sampling.scaled(last)
+            ids[:, j] = batch.sampling.draw(logits[:, j], uniforms[:, j])
+        self._remember(batch, ids, torch.where(lens > 0, batch.lens + lens - 1, starts))
 
-    def _run_draft(self, batch: Batch, j: int, wanted: Tensor) -> Tensor:
-        """[N, V], the logits after draft j of the wanted requests."""
-        return self._packed.forward(batch.tokens, batch.lens + j, wanted.long(), last_only=True).logits
+        logprobs = score(logits, ids, kind=self.score, draft_lens=lens)
+        return Drafts(ids, logprobs, lens, None if batch.sampling.is_greedy else logits)
+
+    def _run_drafts(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """[N, V], the logits after one draft of each request [N] at its position; negative: it sits out."""
+        none = ids.new_empty(len(ids), 0)
+        alone = Selection.from_lens(torch.zeros_like(ids, dtype=torch.int32))
+        packed = pack(alone, none, ids, positions, capacity=len(ids))
+        return self._packed.forward(packed, last_only=True).logits
 
     def _still_valid(self, batch: Batch) -> Tensor:
         """[N]: leading tokens that are in the cache, without the last: its logits are wanted, so it is run again."""
         same = (self._tokens == batch.tokens).int().cumprod(1).sum(1)
         return torch.minimum(torch.minimum(same, self._cached), batch.lens - 1)
+
+    def _remember(self, batch: Batch, ids: Tensor, cached: Tensor) -> None:
+        """The cache is of the batch's tokens and the drafts [N, K] behind them, `cached[r]` of each row."""
+        at = batch.lens[:, None] + torch.arange(ids.shape[1], device=ids.device)
+        self._tokens = batch.tokens.scatter(1, at, ids)
+        self._cached = cached
 
 
 def skip_layers(model: PreTrainedModel, skipped: Sequence[int]) -> PreTrainedModel:

@@ -16,11 +16,17 @@ class Drafts(NamedTuple):
     ids:      [N, K] int64.
     logprobs: [N, K] float32, natural log of the drafter's probability of each, given those before it.
     lens:     [N]    int64, how many of each row are drafts; what is beyond means nothing.
+    logits:   [N, K, V] those of the distributions that the drafts were drawn from, temperature included; None if
+              they were not drawn but chosen, as the most probable token is.
+
+    A drafter that stops early because of the token it drew hands that token over as its last draft: dropping it
+    would bias what is emitted.
     """
 
     ids: Tensor
     logprobs: Tensor
     lens: Tensor
+    logits: Tensor | None = None
 
     @classmethod
     def none(cls, like: Tensor) -> Drafts:
@@ -43,5 +49,5 @@ class Drafter(Protocol):
         """Drafts that follow `batch.tokens[r, : batch.lens[r]]`: K = `num_drafts`, lens at most `batch.max_drafts`.
 
         Need not be called in every step: since the last call requests may have grown by any number of tokens.
-        Leaves tokens before `batch.lens` as they are; those behind are scratch.
+        Leaves the batch as it is. What it draws, it draws with `batch.sampling.uniforms`.
         """

@@ -1,9 +1,9 @@
-"""Ragged batches through an unmodified `transformers` model, with a key-value cache of its own.
+"""Packed batches through an unmodified `transformers` model, with a key-value cache of its own.
 
-The tokens of all requests, any number from each, go through the model as one sequence [1, T], so projections
-and MLPs compute nothing for padding. Only attention has to know which token is whose: transformers calls a
-registered function for it and hands it the keyword arguments of the model's forward. Ours writes keys and
-values to a preallocated cache, pads the queries to [N, L] and attends once.
+The tokens that `tetris_kernels.pack` lays out, any number from each request, go through the model as one
+sequence [1, T], so projections and MLPs compute nothing for padding. Only attention has to know which token is
+whose: transformers calls a registered function for it and hands it the keyword arguments of the model's forward.
+Ours writes keys and values to a preallocated cache, pads the queries to [N, L] and attends once.
 
 https://huggingface.co/docs/transformers/attention_interface
 """
@@ -21,6 +21,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 
 from tetris_decode.ragged import Ragged
+from tetris_kernels import PackedBatch, Selection, pack
 
 ATTENTION = "tetris_packed"
 # Tokens of one request in one forward while a prompt is read: bounds the padding and the attention mask.
@@ -34,10 +35,10 @@ _RUNNING = Lock()
 
 
 class Forward(NamedTuple):
-    """logits: of the token after each, [T, V], or [N, V] for the last ones only. ragged: the layout."""
+    """logits: of the token after each, [T, V], or [N, V] for the last ones only. packed: what was run, T slots."""
 
     logits: Tensor
-    ragged: Ragged
+    packed: PackedBatch
 
 
 class PackedModel:
@@ -63,22 +64,21 @@ class PackedModel:
         configs = (vars(module).get("config") for module in model.modules())
         self._configs = list({id(c): c for c in configs if isinstance(c, PreTrainedConfig)}.values())
 
-    def forward(self, tokens: Tensor, starts: Tensor, counts: Tensor, *, last_only: bool = False) -> Forward:
-        """Run `tokens[r, starts[r] : starts[r] + counts[r]]` of each request r.
+    def forward(self, packed: PackedBatch, *, last_only: bool = False) -> Forward:
+        """Run the tokens of a packed batch that has at least one; of its padding, nothing.
 
-        Keys and values from `starts` on are overwritten, those before it must be there. So rejecting drafts
-        is starting again behind the last good token.
+        Keys and values at the tokens' positions are overwritten, those of lower ones must be there. So rejecting
+        drafts is starting again behind the last good token.
 
         Args:
-            tokens: [N, W] int64.
-            starts, counts: [N] int64. Counts may be 0, but not all of them.
+            packed: of `tetris_kernels.pack`.
             last_only: logits of each request's last token only.
         """
-        ragged = Ragged(starts, counts)
+        ragged = Ragged(packed)
         attention = PackedAttention(self.cache, ragged)
         with _RUNNING, self._packed_attention():
             output = self.model(
-                input_ids=tokens[ragged.request, ragged.position][None],
+                input_ids=ragged.packed.input_ids[None],
                 position_ids=ragged.position[None],
                 use_cache=False,
                 logits_to_keep=ragged.last_token if last_only else 0,
@@ -90,19 +90,17 @@ class PackedModel:
                 f"model: expected attention through transformers.AttentionInterface once in each of {num_layers} "
                 f"layers, got {attention.calls} calls from {len(self.cache.layers)} in {type(self.model).__name__}"
             )
-        return Forward(output.logits[0], ragged)
+        return Forward(output.logits[0], ragged.packed)
 
     def read(self, tokens: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
         """Run `tokens[r, starts[r] : ends[r]]` in pieces; [N, V], the logits after the last token of each.
 
         There must be something to run; the row of a request that has nothing means nothing.
         """
-        counts = (ends - starts).clamp(0, PREFILL_CHUNK)
-        logits = self.forward(tokens, starts, counts, last_only=True).logits
-        while ((starts := starts + counts) < ends).any():
-            counts = (ends - starts).clamp(0, PREFILL_CHUNK)
-            piece = self.forward(tokens, starts, counts, last_only=True).logits
-            logits = torch.where((counts > 0)[:, None], piece, logits)
+        logits = self.forward(_piece(tokens, starts, ends), last_only=True).logits
+        while ((starts := starts + PREFILL_CHUNK) < ends).any():
+            piece = self.forward(_piece(tokens, starts, ends), last_only=True).logits
+            logits = torch.where((starts < ends)[:, None], piece, logits)
         return logits
 
     @contextmanager
@@ -116,6 +114,22 @@ class PackedModel:
         finally:
             for config, name in zip(self._configs, names, strict=True):
                 config._attn_implementation = name
+
+
+def _piece(tokens: Tensor, starts: Tensor, ends: Tensor) -> PackedBatch:
+    """The first PREFILL_CHUNK tokens or fewer of `tokens[r, starts[r] : ends[r]]`."""
+    num_requests, width = tokens.shape
+    at = starts[:, None] + torch.arange(PREFILL_CHUNK, device=tokens.device)
+    # A prompt is packed as an anchor and drafts that are all selected.
+    piece = tokens.gather(1, at.clamp(max=width - 1))
+    lens = (ends - starts - 1).clamp(0, PREFILL_CHUNK - 1).int()
+    return pack(
+        Selection.from_lens(lens),
+        piece[:, 1:],
+        piece[:, 0],
+        starts.masked_fill(starts >= ends, -1),
+        capacity=num_requests * PREFILL_CHUNK,
+    )
 
 
 def _check(model: PreTrainedModel) -> None:

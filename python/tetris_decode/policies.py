@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from tetris_decode.drafting import Drafts
@@ -48,8 +47,7 @@ class FixedLength:
         return self.length
 
     def select(self, drafts: Drafts, num_active: int) -> Selection:
-        lens = drafts.lens.clamp(max=self.length).int()
-        return Selection(lens, torch.nn.functional.pad(lens.cumsum(0, dtype=torch.int32), (1, 0)))
+        return Selection.from_lens(drafts.lens.clamp(max=self.length).int())
 
 
 NO_SPECULATION = FixedLength(0)

@@ -49,15 +49,14 @@ def test_the_length_is_a_limit():
     assert batch.done.all() and batch.outputs() == [[6, 7, 8]] * 2
 
 
-def test_drafts_stand_behind_the_tokens():
-    batch = Batch([[1, 2, 3], [4]], 5, num_drafts=2)
-    batch.put_drafts(torch.tensor([[7, 8], [9, 6]]))
-    assert batch.tokens[0, :5].tolist() == [1, 2, 3, 7, 8] and batch.tokens[1, :3].tolist() == [4, 9, 6]
-    assert batch.lens.tolist() == [3, 1] and batch.outputs() == [[], []]
+def test_anchors_and_contexts_of_running_requests():
+    batch = Batch([[1, 2, 3], [4]], 5, eos_token_ids=[7])
+    batch.append(torch.tensor([[5, 6], [7, 0]]), torch.tensor([2, 1]))
+    assert batch.last_tokens.tolist() == [6, 7]
+    assert batch.context_lens.tolist() == [4, -1], "a finished request sits out"
 
 
 def test_there_is_room_for_drafts_of_the_longest_request_at_its_end():
     batch = Batch([[1, 2, 3], [4]], 2, num_drafts=4)
     batch.append(torch.tensor([[5, 5], [5, 5]]), torch.tensor([2, 1]))
-    batch.put_drafts(torch.full((2, 4), 7))
     assert batch.append(torch.full((2, 5), 6), torch.tensor([5, 5])).tolist() == [0, 1]

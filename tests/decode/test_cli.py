@@ -12,6 +12,7 @@ from dataclasses import asdict
 import pytest
 from typer.testing import CliRunner
 
+from tetris_decode import lossless
 from tetris_decode.cli import app
 from tetris_decode.replay import compare
 from tetris_decode.traces import load_runs
@@ -118,3 +119,19 @@ def test_a_base_install_is_told_what_to_install(missing):
     assert done.returncode == 1
     assert done.stderr.strip().endswith("pip install 'tetris-kernels[decode]' brings what it needs")
     assert f"needs {missing}" in done.stderr
+
+
+def test_lossless_prints_a_table_and_succeeds(monkeypatch):
+    ways = [way for way in lossless.WAYS if way.name in ("token, coupled", "token, direct")]
+    monkeypatch.setattr(lossless, "WAYS", ways)
+    code, output = invoke("lossless", "--batches", "500")
+    assert code == 0 and "As it must be." in output
+    assert max(map(len, output.splitlines())) <= 100
+    code, output = invoke("lossless", "--batches", "500", "--json")
+    assert code == 0 and json.loads(output)["holds"] is True
+
+
+def test_lossless_fails_if_a_way_is_biased(monkeypatch):
+    monkeypatch.setattr(lossless, "WAYS", [lossless.Way("token, direct", bonus="direct")])
+    code, output = invoke("lossless", "--batches", "500")
+    assert code == 1 and "NOT as it must be." in output

@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from pieces import pieces
 from tiny_models import ARCHITECTURES, SHAPE, VOCAB_SIZE, random_prompts, target
 from transformers import (
     BloomConfig,
@@ -45,16 +46,16 @@ def test_logits_of_ragged_pieces(architecture):
     model = target(architecture)
     prompts = random_prompts(30, 12, 21)
     packed = PackedModel(model, 3, 32)
-    starts = torch.tensor([0, 0, 0])
-    for counts in ([5, 1, 0], [1, 0, 9], [20, 1, 1], [4, 10, 11]):
-        counts = torch.tensor(counts)
-        logits, ragged = packed.forward(padded(prompts, 32), starts, counts)
-        for t, (r, position) in enumerate(zip(ragged.request, ragged.position, strict=True)):
+    starts = [0, 0, 0]
+    for spare, counts in enumerate(([5, 1, 0], [1, 0, 9], [20, 1, 1], [4, 10, 11])):
+        logits, ran = packed.forward(pieces(prompts, starts, counts, spare))
+        assert len(logits) == len(ran.request_ids) == sum(counts), "padding is not run"
+        for t, (r, position) in enumerate(zip(ran.request_ids, ran.position_ids, strict=True)):
             torch.testing.assert_close(
                 logits[t], reference(model, prompts[r])[position], atol=TOLERANCE, rtol=0, msg=f"{r} {position}"
             )
-        starts = starts + counts
-    assert starts.tolist() == [30, 12, 21]
+        starts = [start + count for start, count in zip(starts, counts, strict=True)]
+    assert starts == [30, 12, 21]
 
 
 @torch.inference_mode()
@@ -62,8 +63,8 @@ def test_starting_again_rejects_what_was_written():
     model = target()
     [good], [bad] = random_prompts(12), random_prompts(12, seed=9)
     packed = PackedModel(model, 1, 16)
-    packed.forward(padded([good[:6] + bad[6:]], 16), torch.tensor([0]), torch.tensor([12]))
-    logits, _ = packed.forward(padded([good], 16), torch.tensor([6]), torch.tensor([6]))
+    packed.forward(pieces([good[:6] + bad[6:]], [0], [12]))
+    logits, _ = packed.forward(pieces([good], [6], [6]))
     torch.testing.assert_close(logits, reference(model, good)[6:], atol=TOLERANCE, rtol=0)
 
 
@@ -72,7 +73,7 @@ def test_last_only():
     model = target()
     prompts = random_prompts(7, 3, 5)
     packed = PackedModel(model, 3, 8)
-    logits, _ = packed.forward(padded(prompts, 8), torch.zeros(3).long(), torch.tensor([7, 0, 5]), last_only=True)
+    logits, _ = packed.forward(pieces(prompts, [0, 0, 0], [7, 0, 5], 4), last_only=True)
     assert logits.shape == (3, VOCAB_SIZE)
     for r in (0, 2):
         torch.testing.assert_close(logits[r], reference(model, prompts[r])[-1], atol=TOLERANCE, rtol=0)
@@ -105,7 +106,7 @@ def test_training_mode_is_refused():
 
 
 def run_once(model):
-    return PackedModel(model, 1, 4).forward(torch.zeros(1, 4).long(), torch.tensor([0]), torch.tensor([2]))
+    return PackedModel(model, 1, 4).forward(pieces([[0, 0]], [0], [2]))
 
 
 def test_sliding_windows_are_refused_and_the_model_is_left_alone():

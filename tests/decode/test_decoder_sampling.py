@@ -1,0 +1,141 @@
+"""Sampled output has the target's distribution, whatever is drafted and selected: the whole decoder, tiny models."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from functools import cache
+
+import pytest
+import torch
+from tiny_models import SHAPE
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, TopPLogitsWarper
+
+from tetris_decode import decoder
+from tetris_decode.decoder import generate
+from tetris_decode.draft_model import ModelDrafter
+from tetris_decode.goodness import fit
+from tetris_decode.ngram import NgramDrafter
+from tetris_decode.ngram_table import NgramTable
+from tetris_decode.policies import NO_SPECULATION, FixedLength, Tetris
+
+VOCAB = 5
+LENGTH = 3  # tokens whose joint law is compared: 125 texts
+REQUESTS = 6000
+PROMPT = [1, 3, 2]
+# Seeds are fixed, so a test passes always or never; of 100 right ones, none falls below by chance.
+LEVEL = 1e-4
+
+
+@cache
+def models() -> tuple[PreTrainedModel, PreTrainedModel]:
+    """A target, and a drafter that is like it."""
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(3)
+        shape = SHAPE | {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2}
+        target = LlamaForCausalLM(LlamaConfig(**shape)).eval()
+        target.lm_head.weight *= 1.5
+        drafter = copy.deepcopy(target)
+        drafter.lm_head.weight += 0.1 * torch.randn_like(drafter.lm_head.weight)
+    return target, drafter
+
+
+@torch.inference_mode()
+def exact_law(temperature: float, top_p: float) -> torch.Tensor:
+    """[VOCAB ** LENGTH] float64: the probability of each text, by the model alone."""
+    law = torch.ones(1, dtype=torch.float64)
+    for length in range(LENGTH):
+        prefixes = torch.tensor([[*PROMPT, *text] for text in itertools.product(range(VOCAB), repeat=length)])
+        scaled = models()[0](prefixes, use_cache=False).logits[:, -1].float() / temperature
+        kept = TopPLogitsWarper(top_p)(None, scaled) if top_p < 1 else scaled
+        law = (law[:, None] * kept.double().softmax(-1)).flatten()
+    return law
+
+
+def p_value(outputs: list[list[int]], law: torch.Tensor) -> float:
+    """Of the chi-square test of the texts against their law."""
+    text = (torch.tensor(outputs) * VOCAB ** torch.arange(LENGTH - 1, -1, -1)).sum(1)
+    return fit(text.bincount(minlength=len(law)), law).p_value
+
+
+def sample(policy, drafter=None, **options) -> list[list[int]]:
+    target, draft_model = models()
+    options = {"temperature": 1.0} | options
+    return generate(
+        target, [PROMPT] * REQUESTS, LENGTH, drafter=drafter or ModelDrafter(draft_model), policy=policy, **options
+    ).outputs
+
+
+POLICIES = {
+    "none": NO_SPECULATION,
+    "fixed": FixedLength(2),
+    "budget": Tetris(0.7, 2),
+    "floors and weights": Tetris(
+        0.9, 2, min_lens=torch.arange(REQUESTS) % 3, log_weights=torch.linspace(-1, 1, REQUESTS)
+    ),
+}
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.6, 1.0), (1.4, 0.8)])
+def test_drawn_drafts(policy, temperature, top_p):
+    outputs = sample(policy, temperature=temperature, top_p=top_p)
+    assert p_value(outputs, exact_law(temperature, top_p)) > LEVEL
+
+
+@pytest.mark.parametrize("score", ["top", "collision"])
+def test_other_scores(score):
+    assert p_value(sample(Tetris(0.7, 2), ModelDrafter(models()[1], score=score)), exact_law(1.0, 1.0)) > LEVEL
+
+
+@pytest.mark.parametrize("policy", [FixedLength(2), Tetris(0.7, 2)], ids=["fixed", "budget"])
+def test_drafts_that_are_chosen(policy):
+    """N-grams: not drawn, so tested as certain."""
+    table = NgramTable.count([[1, 3, 2, 0, 4, 1, 3, 2, 0, 2, 1]], VOCAB)
+    assert p_value(sample(policy, NgramDrafter(table)), exact_law(1.0, 1.0)) > LEVEL
+
+
+def test_greedy_and_sampled_requests_in_one_batch():
+    temperatures = [0.0, 0.8] * (REQUESTS // 2)
+    outputs = sample(Tetris(0.7, 2), temperature=temperatures)
+    greedy = generate(models()[0], [PROMPT], LENGTH).outputs[0]
+    assert all(output == greedy for output in outputs[::2])
+    assert p_value(outputs[1::2], exact_law(0.8, 1.0)) > LEVEL
+
+
+def test_a_bonus_drawn_directly_is_seen(monkeypatch):
+    """What the tests above would say of a decoder that is not lossless."""
+    accept = decoder.accept
+    monkeypatch.setattr(decoder, "accept", lambda *args, **options: accept(*args, **options, bonus="direct"))
+    assert p_value(sample(Tetris(0.7, 2)), exact_law(1.0, 1.0)) < 1e-12
+
+
+def test_the_test_sees_another_temperature():
+    assert p_value(sample(NO_SPECULATION, temperature=0.9), exact_law(1.0, 1.0)) < 1e-6
+
+
+def test_drafts_are_of_use():
+    """Otherwise the tests would show nothing: some drafts are accepted, some not, some by the coupled bonus."""
+    run = generate(
+        models()[0], [PROMPT] * 500, 8, drafter=ModelDrafter(models()[1]), policy=Tetris(0.7, 3), temperature=1.0
+    )
+    accepted, verified = (sum(getattr(step, name) for step in run.steps) for name in ("accepted", "verified"))
+    assert 0.3 < accepted / verified < 0.95
+    coupled = sum(step.coupled for step in run.steps)
+    assert coupled > 0
+    assert sum(step.emitted for step in run.steps) <= accepted + sum(step.requests for step in run.steps)
+
+
+def test_seeds_decide():
+    prompts, policy = [PROMPT] * 40, Tetris(1, 3)
+
+    def run(seeds):
+        drafter = ModelDrafter(models()[1])
+        return generate(models()[0], prompts, 12, drafter=drafter, policy=policy, temperature=1.0, seeds=seeds).outputs
+
+    assert run(range(40)) == run(range(40)) == run(None)
+    other = run(range(40, 80))
+    assert other != run(range(40))
+    same = run([7] * 40)
+    assert len({tuple(output) for output in other}) > 30
+    assert len({tuple(output) for output in same}) < 40, "equal prompts, seeds and selections: equal texts"
