@@ -75,6 +75,15 @@ def poisoned() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def driver() -> Iterator[Any]:
+    """A Triton driver without a GPU, which only notes the launches."""
+    import fake_gpu  # which imports triton: not before a test asks for it
+
+    with fake_gpu.active() as fake:
+        yield fake
+
+
 def _numel(size: tuple[Any, ...]) -> int:
     shape = torch.Size(size[0] if not isinstance(size[0], int) else size)
     return shape.numel()

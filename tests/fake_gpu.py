@@ -5,10 +5,17 @@ It shows which compilations a call asks for and what reaches the launcher. Nothi
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
+import triton
 from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
+
+from tetris_kernels.kernels import catalogue
+
+KERNELS = {variant.kernel for variant in catalogue.variants()}
 
 
 class _Utils:
@@ -63,3 +70,27 @@ class FakeDriver(DriverBase):
 
     def get_benchmarker(self) -> Any:
         raise NotImplementedError("nothing here runs on a device")
+
+
+@contextlib.contextmanager
+def active() -> Iterator[FakeDriver]:
+    """Triton has this driver, and no kernel is compiled yet.
+
+    The launchers take CPU tensors here: their pointers only travel to a launch that does nothing.
+    """
+    fake = FakeDriver()
+    triton.runtime.driver.set_active(fake)
+    _forget()
+    yield fake
+    _forget()
+    triton.runtime.driver._active = None
+
+
+def num_compiled() -> int:
+    """How many compilations calls have asked for."""
+    return sum(len(cache[0]) for kernel in KERNELS for cache in kernel.device_caches.values())
+
+
+def _forget() -> None:
+    for kernel in KERNELS:
+        kernel.device_caches.clear()

@@ -124,7 +124,7 @@ def _large(vocabulary: int) -> Case:
 
 def test_a_larger_vocabulary(triton_target: Target) -> None:
     case = _large(262145).on(triton_target.device)
-    text = "backend 'triton': expected a vocabulary of at most 262144, got 262145; 'auto' and 'torch' take it"
+    text = "backend 'triton': expected a vocabulary of up to 262144 tokens, got 262145; 'auto' and 'torch' take it"
     with pytest.raises(ValueError, match=f"^{text}$"):
         case.accept("triton")
     assert case.accept("auto").tokens.tolist() == [[262144, 262144]]

@@ -1,10 +1,8 @@
-"""What `accept` compiles and launches, on a driver without a GPU: after warmup nothing compiles any more."""
+"""What `accept` launches, on a driver without a GPU; see also test_launch_stages.py."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
@@ -12,31 +10,12 @@ import torch
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("the interpreter replaces the launcher", allow_module_level=True)
 
-import triton
 from acceptance_cases import DTYPES, Case, batch
 from fake_gpu import FakeDriver
 
-from tetris_kernels.kernels import acceptance
+from tetris_kernels.kernels import acceptance, launching
 
 CPU = torch.device("cpu")
-KERNELS = {id(variant.kernel): variant.kernel for variant in acceptance.variants()}.values()
-
-
-@pytest.fixture
-def driver() -> Iterator[FakeDriver]:
-    """The launcher takes CPU tensors here: their pointers only travel to a launch that does nothing."""
-    fake = FakeDriver()
-    triton.runtime.driver.set_active(fake)
-    for kernel in KERNELS:
-        kernel.device_caches.clear()
-    yield fake
-    for kernel in KERNELS:
-        kernel.device_caches.clear()
-    triton.runtime.driver._active = None
-
-
-def compiled_kernels() -> int:
-    return sum(len(cache[0]) for kernel in KERNELS for cache in kernel.device_caches.values())
 
 
 def launch(case: Case) -> tuple[torch.Tensor, ...]:
@@ -45,29 +24,6 @@ def launch(case: Case) -> tuple[torch.Tensor, ...]:
     device_heat, host_heat = (heat, 1.0) if isinstance(heat, torch.Tensor) else (None, heat)
     coupled = case.bonus == "coupled"
     return acceptance.accept(case.target, *layout, case.ids, case.uniforms, case.draft, device_heat, host_heat, coupled)
-
-
-def cases() -> Iterator[Case]:
-    """Calls that differ in everything that must not compile."""
-    for n, k, vocabulary in [(1, 1, 1), (1, 0, 16), (3, 8, 40), (16, 4, 304), (5, 31, 33), (2, 16, 9000)]:
-        for temperature in (0.0, 1.0, 0.7, torch.ones(3 * n)[:n], torch.ones(3 * n)[::3], torch.ones(1).expand(n)):
-            for full in (False, True):
-                case = batch("", n, k, vocabulary, n, full, temperature=temperature, bonus=("coupled", "direct")[n % 2])
-                yield case
-                yield Case("", case.target.T.contiguous().T, case.lens, case.ids.long(), case.uniforms, case.draft)
-
-
-def test_nothing_compiles_after_warmup(driver: FakeDriver) -> None:
-    assert acceptance.warmup(CPU, [torch.float32], 64, 31) == compiled_kernels() == 7
-    for case in cases():
-        launch(case)
-    assert compiled_kernels() == 7
-
-
-def test_warmup_asks_for_the_whole_catalogue(driver: FakeDriver) -> None:
-    names = [variant.name for variant in acceptance.variants()]
-    assert acceptance.warmup(CPU, DTYPES, 64, 256) == len(names) == len(set(names)) == compiled_kernels()
-    assert acceptance.warmup(CPU, [], 64, 256) == 0
 
 
 @pytest.mark.parametrize(
@@ -108,14 +64,6 @@ def test_variants_are_what_the_launcher_compiles(
         assert not any(source.attrs.values())  # no specialisation on alignment or divisibility
 
 
-def test_strides_beyond_32_bits_reach_the_launcher_whole(driver: FakeDriver) -> None:
-    far: Any = torch.zeros(1).as_strided((1, 1), (2**33, 2**32))
-    draft = torch.zeros(1).as_strided((1, 1, 1), (2**35, 2**34, 2**36))
-    launch(Case("", far, (0,), torch.zeros(1, 1, dtype=torch.int32), torch.zeros(1, 2), draft))
-    for which, strides in enumerate([(2**33, 2**32), (2**35, 2**34, 2**36), (), (2**33, 2**35, 2**34), (2**33, 2**36)]):
-        assert set(strides) <= set(driver.launches[which][2])
-
-
 def test_wide_means_aligned_pieces_of_16_bytes() -> None:
     rows = torch.zeros(4, 6, 64)
     wide = [rows, rows[:, ::2], rows[..., 8:40], rows[..., :0], rows[0].expand(4, 6, 64), rows.half()[..., 8:16]]
@@ -127,7 +75,7 @@ def test_wide_means_aligned_pieces_of_16_bytes() -> None:
         rows.half()[..., 4:12],
         rows.bfloat16()[..., :4],
     ]
-    assert all(acceptance._is_wide(x) for x in wide)
-    assert not any(acceptance._is_wide(x) for x in narrow)
+    assert all(launching.is_wide(x) for x in wide)
+    assert not any(launching.is_wide(x) for x in narrow)
     odd = torch.zeros(4, 65)[:, :64]
-    assert not acceptance._is_wide(odd)
+    assert not launching.is_wide(odd)

@@ -11,28 +11,11 @@ import torch
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("the interpreter replaces the launcher", allow_module_level=True)
 
-import triton
-from fake_gpu import FakeDriver
+from fake_gpu import num_compiled
 
 from tetris_kernels.kernels import launching, selection
-from tetris_kernels.kernels.select_kernel import select_kernel
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def driver():
-    """The launcher takes CPU tensors here: their pointers only travel to a launch that does nothing."""
-    fake = FakeDriver()
-    triton.runtime.driver.set_active(fake)
-    select_kernel.device_caches.clear()
-    yield fake
-    select_kernel.device_caches.clear()
-    triton.runtime.driver._active = None
-
-
-def compiled_kernels() -> int:
-    return len(select_kernel.device_caches[0][0])
 
 
 def launch(logprobs, budget=None, host_budget=5, **optional):
@@ -58,13 +41,13 @@ def calls():
 
 def test_nothing_compiles_after_warmup(driver):
     assert selection.warmup(CPU, [torch.float32], 64, 8) == 2
-    assert compiled_kernels() == 2
+    assert num_compiled() == 2
     launches = len(driver.launches)
     count = 0
     for logprobs, budget, host_budget, optional in calls():
         launch(logprobs, budget, host_budget, **optional)
         count += 1
-    assert compiled_kernels() == 2
+    assert num_compiled() == 2
     assert len(driver.launches) == launches + count  # one launch a call
 
 
@@ -85,7 +68,7 @@ def test_half_precision_needs_one_more_kernel_for_both_types(driver):
         for logprobs in (torch.zeros(5, 4, dtype=dtype), torch.zeros(4, 5, dtype=dtype).T):
             launch(logprobs)
             launch(logprobs, draft_lens=torch.zeros(5, dtype=torch.int32))
-    assert compiled_kernels() == 1
+    assert num_compiled() == 1
 
 
 @pytest.mark.parametrize("limits", [(1, 1), (64, 8), (65, 8), (300, 3), (300, 20), (70, 70), (4096, 5), (5000, 2)])

@@ -14,8 +14,7 @@ import torch
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("the interpreter replaces the launcher", allow_module_level=True)
 
-import triton
-from fake_gpu import FakeDriver
+from fake_gpu import FakeDriver, num_compiled
 from torch import Tensor
 
 from tetris_kernels import ops
@@ -24,7 +23,6 @@ from tetris_kernels.kernels import acceptance, catalogue, packing, scoring
 CPU = torch.device("cpu")
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 INTS = (torch.int32, torch.int64)
-KERNELS = {variant.kernel for variant in catalogue.variants()}
 SIZES = [(1, 1), (3, 8), (16, 4), (33, 5), (64, 8)]
 VOCABULARIES = (1, 16, 8193)
 
@@ -33,23 +31,6 @@ IDS = torch.zeros(1, 1, dtype=torch.int32)
 LENS = IDS[0]
 
 Call = tuple[Callable[[], object], int]  # and how many launches it is
-
-
-@pytest.fixture
-def driver() -> Iterator[FakeDriver]:
-    """The launcher takes CPU tensors here: their pointers only travel to a launch that does nothing."""
-    fake = FakeDriver()
-    triton.runtime.driver.set_active(fake)
-    for kernel in KERNELS:
-        kernel.device_caches.clear()
-    yield fake
-    for kernel in KERNELS:
-        kernel.device_caches.clear()
-    triton.runtime.driver._active = None
-
-
-def num_compiled() -> int:
-    return sum(len(cache[0]) for kernel in KERNELS for cache in kernel.device_caches.values())
 
 
 def matrices(n: int, k: int, dtype: torch.dtype) -> list[Tensor]:
@@ -131,6 +112,17 @@ def test_nothing_compiles_after_warmup(stage: str, driver: FakeDriver) -> None:
         before = len(driver.launches)
         call()
         assert len(driver.launches) - before == launches
+    assert num_compiled() == count
+
+
+def test_scores_of_other_dtypes_are_selected_in_float32(driver: FakeDriver) -> None:
+    """Beyond the size that is selected from in the same launch."""
+    count = catalogue.warmup(CPU, [torch.bfloat16], 300, 4)
+    logits = torch.zeros(300, 4, 16, dtype=torch.bfloat16)
+    for lens in (None, torch.zeros(300, dtype=torch.int32)):
+        args = (logits, logits[:, :, 0].int(), "top", None, 1.0, None, 7, lens, None, None, None, "triton")
+        ops.select_from_logits(*args)
+    assert len(driver.launches) >= 6
     assert num_compiled() == count
 
 

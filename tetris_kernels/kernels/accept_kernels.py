@@ -12,14 +12,13 @@ import triton.language as tl
 from tetris_kernels.kernels.drawing import (
     COUPLED,
     DRAFT_WIDE,
-    LOG2_E,
     NONE,
     TARGET_WIDE,
     TEMPERATURES,
     WIDE_IDS,
 )
 from tetris_kernels.kernels.primitives import load_low, saturate
-from tetris_kernels.kernels.vocabulary import CHUNK, anchor_of, base2_scale, load_chunk
+from tetris_kernels.kernels.vocabulary import CHUNK, LOG2_E, anchor_of, base2_scale, load_chunk
 
 
 @triton.jit

@@ -13,7 +13,7 @@ from tetris_kernels.kernels import drawing
 from tetris_kernels.kernels.accept_kernels import draft_kernel, target_kernel
 from tetris_kernels.kernels.deciding import decide_kernel
 from tetris_kernels.kernels.drawing import draw_kernel, residual_kernel
-from tetris_kernels.kernels.launching import as_words, on_device
+from tetris_kernels.kernels.launching import as_words, check_vocabulary, is_wide, on_device
 from tetris_kernels.kernels.variant import Variant
 from tetris_kernels.kernels.vocabulary import CHUNK, MAX_VOCABULARY
 
@@ -160,11 +160,7 @@ def accept(
     """
     capacity, vocabulary = target_logits.shape
     num_requests, num_drafts = draft_ids.shape
-    if not fits(vocabulary):
-        raise ValueError(
-            f"backend 'triton': expected a vocabulary of at most {MAX_VOCABULARY}, got {vocabulary}; "
-            "'auto' and 'torch' take it"
-        )
+    check_vocabulary(vocabulary)
     is_greedy = temperature is None and host_temperature <= 0
     # A greedy target does not ask how the drafts were drawn.
     draft = None if is_greedy else draft_logits
@@ -247,9 +243,9 @@ def _bits(logits: Tensor) -> Tensor:
 
 def _form(target: Tensor, draft: Tensor | None, ids: Tensor, temperature: Tensor | None, coupled: bool) -> int:
     bits = [
-        (drawing.TARGET_WIDE, _is_wide(target)),
+        (drawing.TARGET_WIDE, is_wide(target)),
         (drawing.TARGET_BF16, target.dtype == torch.bfloat16),
-        (drawing.DRAFT_WIDE, draft is not None and _is_wide(draft)),
+        (drawing.DRAFT_WIDE, draft is not None and is_wide(draft)),
         (drawing.DRAFT_BF16, draft is not None and draft.dtype == torch.bfloat16),
         (drawing.WIDE_IDS, ids.dtype == torch.int64),
         (drawing.TEMPERATURES, temperature is not None),
@@ -257,14 +253,3 @@ def _form(target: Tensor, draft: Tensor | None, ids: Tensor, temperature: Tensor
     ]
     form: int = sum(bit.value for bit, is_set in bits if is_set)
     return form
-
-
-def _is_wide(logits: Tensor) -> bool:
-    """Whether each row is whole aligned pieces of 16 bytes."""
-    piece = 16 // logits.element_size()
-    return (
-        logits.stride(-1) == 1
-        and logits.shape[-1] % piece == 0
-        and all(stride % piece == 0 for stride in logits.stride()[:-1])
-        and logits.data_ptr() % 16 == 0
-    )

@@ -15,14 +15,13 @@ from tetris_kernels.kernels.drawing import (
     DRAFT_ROW,
     EXCLUDED,
     INVERSE,
-    LOG2_E,
     NONE,
     PLAN,
     SCALE,
     SLOT,
     UNIFORM,
 )
-from tetris_kernels.kernels.vocabulary import CHUNK, anchor_of, base2_scale
+from tetris_kernels.kernels.vocabulary import CHUNK, LOG2_E, anchor_of, base2_scale
 
 GROUP = tl.constexpr(8)  # chunks whose states are loaded at a time
 

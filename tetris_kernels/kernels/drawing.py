@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from tetris_kernels.kernels.primitives import widen
-from tetris_kernels.kernels.vocabulary import CHUNK, load_chunk
+from tetris_kernels.kernels.vocabulary import CHUNK, LOG2_E, load_chunk
 
 # Bits of `form`: what the arguments are, told at run time so that it does not multiply the variants.
 TARGET_WIDE = tl.constexpr(1)  # rows of target logits are whole aligned pieces of 16 bytes
@@ -32,7 +32,6 @@ DRAFT_ANCHOR = tl.constexpr(8)
 DRAFT_INVERSE = tl.constexpr(9)
 
 NONE = tl.constexpr(0x7FFFFFFF)  # beyond every token
-LOG2_E = tl.constexpr(1.4426950408889634)
 MAX_CHUNKS = tl.constexpr(32)
 
 

@@ -7,6 +7,8 @@ import contextlib
 import torch
 from torch import Tensor
 
+from tetris_kernels.kernels.vocabulary import MAX_VOCABULARY
+
 
 def num_words(values: Tensor | None) -> int:
     """32-bit words of an element; 0 for an absent tensor."""
@@ -17,6 +19,25 @@ def as_words(values: Tensor) -> Tensor:
     """The 32-bit words of a tensor, so that one compilation takes int32, int64 and float32."""
     # A contiguous tensor of one element may have any stride, which the view of another size refuses.
     return values.contiguous().as_strided((values.numel(),), (1,)).view(torch.int32)
+
+
+def is_wide(logits: Tensor) -> bool:
+    """Whether each row [..., V] is whole aligned pieces of 16 bytes, side by side."""
+    piece = 16 // logits.element_size()
+    return (
+        logits.stride(-1) == 1
+        and logits.shape[-1] % piece == 0
+        and all(stride % piece == 0 for stride in logits.stride()[:-1])
+        and logits.data_ptr() % 16 == 0
+    )
+
+
+def check_vocabulary(vocabulary: int) -> None:
+    if vocabulary > MAX_VOCABULARY:
+        raise ValueError(
+            f"backend 'triton': expected a vocabulary of up to {MAX_VOCABULARY} tokens, got {vocabulary}; "
+            "'auto' and 'torch' take it"
+        )
 
 
 def on_device(device: torch.device) -> contextlib.AbstractContextManager[object]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tetris_kernels.kernels import loading, score_kernels
-from tetris_kernels.kernels.launching import as_words, num_words, on_device
+from tetris_kernels.kernels.launching import as_words, check_vocabulary, is_wide, num_words, on_device
 from tetris_kernels.kernels.score_kernels import chunk_kernel, score_and_select_kernel, score_kernel
 from tetris_kernels.kernels.variant import Variant
 from tetris_kernels.kernels.vocabulary import CHUNK, MAX_SCALE, MAX_VOCABULARY, MIN_SCALE
@@ -128,11 +128,7 @@ def score(
 
     Two launches; a per-request tensor that is not contiguous costs a copy.
     """
-    if not fits(draft_logits.shape[2]):
-        raise ValueError(
-            f"backend 'triton': expected a vocabulary of up to {MAX_VOCABULARY} tokens, got {draft_logits.shape[2]}; "
-            "'auto' and 'torch' take it"
-        )
+    check_vocabulary(draft_logits.shape[2])
     scores = draft_logits.new_empty(draft_logits.shape[:2], dtype=torch.float32)
     if scores.numel() == 0:
         return scores
@@ -212,7 +208,7 @@ def _launch_chunks(
     ids = as_words(draft_ids.as_strided((1,), (1,)))
     # An absent tensor is something of its type to point to; the bits say that it is not there.
     lens = ids if draft_lens is None else as_words(draft_lens)
-    form = KINDS[kind] << score_kernels.KIND.value | score_kernels.ALIGNED.value * _is_aligned(draft_logits)
+    form = KINDS[kind] << score_kernels.KIND.value | score_kernels.ALIGNED.value * is_wide(draft_logits)
     form |= num_words(draft_lens) << loading.DRAFT_LENS.value
     form |= num_words(draft_ids) << score_kernels.DRAFT_IDS.value
     form |= num_words(temperature) << score_kernels.TEMPERATURE.value
@@ -285,14 +281,3 @@ def _num_chunks(vocabulary: int) -> int:
 def _clamped(temperature: float) -> float:
     """What float32 would round to 0 is still not 0; the kernels clamp the scale to this too."""
     return min(max(temperature, float(MIN_SCALE.value)), float(MAX_SCALE.value)) if temperature > 0 else 1.0
-
-
-def _is_aligned(draft_logits: Tensor) -> bool:
-    """Whether whole rows are aligned pieces of 16 bytes."""
-    piece = 16 // draft_logits.element_size()
-    strides = (draft_logits.stride(0), draft_logits.stride(1), draft_logits.shape[2])
-    return (
-        draft_logits.stride(2) == 1
-        and all(stride % piece == 0 for stride in strides)
-        and draft_logits.data_ptr() % 16 == 0
-    )
