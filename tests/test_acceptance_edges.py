@@ -109,6 +109,24 @@ def test_what_is_not_above_0_is_greedy(temperature: float, target: Target) -> No
     assert run(case, target)[0] == [[1, 2]]
 
 
+@pytest.mark.parametrize("temperature", [5e-324, 1e-300, 1e-46, 1e300])
+def test_temperatures_that_float32_has_not_are_not_greedy(temperature: float, target: Target) -> None:
+    """Among equals a token is drawn, where greedy takes the lowest."""
+    for full in (False, True):
+        draft = [[0.0] * 4] if full else None
+        case = one([[0.0] * 4, [0.0] * 4], [4], [0.5, 0.8], draft, temperature=temperature)
+        assert run(case, target)[0] == [[3, -1]]
+
+
+def test_a_uniform_of_nan_draws_as_one_of_0(target: Target) -> None:
+    """Also in which of the chunks."""
+    row = torch.zeros(1, 9000)
+    row[0, :3] = -INF
+    for draft in (None, torch.zeros(1, 0, 9000)):
+        case = Case("", row, (0,), torch.zeros(1, 0, dtype=torch.int32), torch.tensor([[NAN]]), draft=draft)
+        assert run(case, target)[0] == [[3]]
+
+
 def test_ties_of_the_argmax_across_chunks(target: Target) -> None:
     vocabulary = 20000
     for first, second in [(8191, 8192), (5, 16384), (8192, 19999), (16383, 16384)]:

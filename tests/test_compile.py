@@ -36,3 +36,11 @@ def test_the_catalogue_is_small_and_its_names_are_unique():
 
 def test_each_variant_says_when_it_is_used():
     assert all(variant.when for variant in VARIANTS.values())
+
+
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name.startswith("score-and-select")])
+def test_scores_are_behind_a_barrier_before_they_are_selected_from(name):
+    """Threads read what others stored: the interpreter cannot see that this needs one."""
+    code = machine_code.compile_variant(VARIANTS[name], "sm_90").asm["ttgir"]
+    behind = code[code.index("tt.store") :]
+    assert "barrier" in behind[: behind.index("tt.load")]

@@ -48,11 +48,14 @@ def accept(
         target_logits: [capacity, V] float32, bfloat16 or float16; any strides, wide loads where V and the stride
             of rows are multiples of 16 bytes. -inf masks a token, as top-k and top-p do.
         packed: of `pack`.
-        draft_ids: [N, K] int32 or int64, as given to `pack`.
-        uniforms: [N, K + 1] float32 in [0, 1), independent of each other and of everything that was drawn.
+        draft_ids: [N, K] int32 or int64, as given to `pack`. One outside of 0..V-1 is never accepted.
+        uniforms: [N, K + 1] float32 in [0, 1), independent of each other and of everything that was drawn; others
+            count as the nearest, NaN as 0. A float32 has 24 bits: tokens of a probability below 2^-24 are drawn too
+            often or never.
         draft_logits: [N, K, V], of target_logits' dtype or another of the three: those of the distributions that
-            the drafts were drawn from, after temperature and top-p. None: the drafts are deterministic (greedy,
-            n-grams), q_j(x_j) = 1.
+            the drafts were drawn from, after temperature and top-p, which are not applied here: logits / temperature
+            where `score` was given logits and a temperature. A row of NaN or nothing but -inf rejects. None: the
+            drafts are deterministic (greedy, n-grams), q_j(x_j) = 1.
         temperature: of the target, a number from 0 on, or [N] float32; 0 is greedy. So are negative and NaN tensor
             values.
         bonus: "coupled" or "direct", at drafts that were not selected.

@@ -19,7 +19,7 @@ REFERENCE = {"scoring": scoring, "selection": selection, "packing": packing, "ac
 
 def check_backend(backend: str, device: torch.device) -> None:
     """Refuse a backend that is unknown or cannot run on `device`: nothing else is tried in its place."""
-    if backend not in BACKENDS:
+    if not isinstance(backend, str) or backend not in BACKENDS:
         raise ValueError(f"backend: expected one of {', '.join(map(repr, BACKENDS))}, got {backend!r}")
     if backend != "triton":
         return

@@ -46,7 +46,7 @@ def check_per_request(name: str, values: Any, dtypes: tuple[torch.dtype, ...], l
 
 
 def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
 
 

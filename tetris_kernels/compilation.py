@@ -27,7 +27,7 @@ def warmup(
         device: the device that the batches are on. An int is a CUDA index.
         max_requests: largest number of requests of a batch. Batches beyond one program use torch anyway.
         max_drafts: largest number of drafts of a request.
-        dtypes: those of the log-probs and logits.
+        dtypes: those of log-probs and logits, the drafter's and the target's, in any combination.
 
     Returns:
         The number of kernels compiled or loaded, at most about 70.

@@ -70,7 +70,7 @@ def pack(
     checks.check_like("context_lens", context_lens, checks.INTS, draft_ids.shape[:1], "one value per request", like)
     checks.check_per_request("draft_lens", draft_lens, checks.INTS, like)
     num_slots = checks.as_size("capacity", capacity, MAX_CAPACITY)
-    pad_id = checks.as_size("pad_id", pad_id)
+    pad_id = checks.as_size("pad_id", pad_id, checks.MAX_SIZE)
     check_backend(backend, draft_ids.device)
 
     tensors = (selection.lens, draft_ids, anchor_ids, context_lens)

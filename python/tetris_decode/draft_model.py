@@ -19,7 +19,8 @@ from tetris_kernels import Selection, pack, score
 class ModelDrafter:
     """Drafts the tokens of a causal language model, one forward per draft: the most probable ones, or drawn ones.
 
-    It draws where the batch does, at each request's temperature. It keeps a key-value cache of its own and runs
+    It draws where the batch does, at each request's temperature and without top-p: drafts that the target's top-p
+    leaves out are rejected. It keeps a key-value cache of its own and runs
     only what is new: the tokens that were not its own drafts.
 
     Args:

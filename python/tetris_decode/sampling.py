@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ class Sampling:
         num_requests: N.
         temperature: 0 is greedy; one number, or one for each request.
         top_p: draw from the fewest tokens that have at least this probability together; for all requests.
-        seeds: of each request; 0, 1, 2, ... by default.
+        seeds: of each request; 0, 1, 2, ... by default. Requests of one seed get the same numbers.
 
     Raises:
         ValueError: a temperature that is negative or not finite, a top_p outside of (0, 1], another number of
@@ -35,7 +35,8 @@ class Sampling:
         seeds: Sequence[int] | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        temperatures = [temperature] * num_requests if isinstance(temperature, int | float) else list(temperature)
+        each = temperature if isinstance(temperature, Iterable) else [temperature] * num_requests
+        temperatures = [float(t) for t in each]
         seeds = range(num_requests) if seeds is None else seeds
         for name, values in (("temperature", temperatures), ("seeds", seeds)):
             if len(values) != num_requests:
@@ -48,7 +49,7 @@ class Sampling:
 
         same = len(set(temperatures)) == 1
         # A number where it can be one: then nobody needs to ask the device whether requests are greedy.
-        self.temperature = float(temperatures[0]) if same else torch.tensor(temperatures, device=device)
+        self.temperature = temperatures[0] if same else torch.tensor(temperatures, dtype=torch.float32, device=device)
         self.device = device
         self._top_p = TopPLogitsWarper(top_p) if top_p < 1 else None
         self._streams = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -61,8 +62,9 @@ class Sampling:
     def uniforms(self, count: int) -> Tensor:
         """[N, count] float32 in [0, 1), from the requests' own streams; zeros if all are greedy."""
         if self.is_greedy:
-            return torch.zeros(len(self._streams), count, device=self.device)
-        return torch.stack([torch.rand(count, generator=stream) for stream in self._streams]).to(self.device)
+            return torch.zeros(len(self._streams), count, dtype=torch.float32, device=self.device)
+        rows = [torch.rand(count, generator=stream, dtype=torch.float32) for stream in self._streams]
+        return torch.stack(rows).to(self.device)
 
     def scaled(self, logits: Tensor, request: Tensor | None = None) -> Tensor:
         """Logits by the temperature of the request [T] of each row [T, V], or of each request in turn.
@@ -75,11 +77,14 @@ class Sampling:
         return logits.float() / torch.where(temperature > 0, temperature, 1.0)[:, None]
 
     def filtered(self, logits: Tensor, request: Tensor) -> Tensor:
-        """Logits [T, V] of the requests [T], with -inf at what top-p leaves out."""
+        """Logits [T, V] of the requests [T], with -inf at what top-p leaves out; those of greedy ones as they are."""
         if self._top_p is None or self.is_greedy:
             return logits
-        kept = self._top_p(None, self.scaled(logits, request).float())
-        return logits.masked_fill(kept == -torch.inf, -torch.inf)
+        left_out = self._top_p(None, self.scaled(logits, request).float()) == -torch.inf
+        if not isinstance(self.temperature, float):
+            # Of equal logits top-p may keep others than the lowest token, which is the greedy one.
+            left_out &= (self.temperature[request] > 0)[:, None]
+        return logits.masked_fill(left_out, -torch.inf)
 
     def draw(self, scaled: Tensor, uniforms: Tensor) -> Tensor:
         """[N] int64: a token of each request from its scaled logits [N, V] and a uniform [N]; greedy ones: the best."""

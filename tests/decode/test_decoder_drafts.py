@@ -39,6 +39,13 @@ class Scripted:
         return Drafts(ids, logprobs, torch.minimum(self.lens, batch.max_drafts).clamp(max=num_drafts))
 
 
+class Eager(Scripted):
+    """Drafts on where a request has no use for more."""
+
+    def propose(self, batch: Batch, num_drafts: int) -> Drafts:
+        return super().propose(batch, num_drafts)._replace(lens=torch.full((len(self.lens),), num_drafts))
+
+
 class Misshapen(Scripted):
     """Ids of one draft too few."""
 
@@ -53,6 +60,13 @@ def test_requests_without_drafts(policy, lens):
     run = generate(target(), PROMPTS, NEW_TOKENS, drafter=Scripted(lens), policy=policy)
     assert run.outputs == transformers_generate(PROMPTS, NEW_TOKENS)
     assert run.steps[0].drafted == sum(lens)
+
+
+@pytest.mark.parametrize("policy", [FixedLength(3), Tetris(3, 3)], ids=str)
+def test_drafts_that_are_of_no_use_are_not_verified(policy):
+    run = generate(target(), PROMPTS, 3, drafter=Eager([3] * len(PROMPTS)), policy=policy)
+    assert run.outputs == transformers_generate(PROMPTS, 3)
+    assert run.steps[0].drafted == run.steps[0].verified == len(PROMPTS), "two tokens are left, one of them a draft"
 
 
 @pytest.mark.parametrize("policy", [NO_SPECULATION, Tetris(0, 4), Tetris(0.1, 4)], ids=str)
@@ -113,6 +127,16 @@ def test_counts_of_a_step():
         assert step.emitted == step.accepted + step.requests
         assert 0 < step.draft_seconds + step.select_seconds < step.seconds
     assert run.prefill_seconds > 0
+
+
+def test_accepted_drafts_behind_an_end_count_as_accepted():
+    outputs = transformers_generate(PROMPTS, NEW_TOKENS)
+    eos = outputs[0][7]
+    drafter = ModelDrafter(noisy_copy(noise=0))
+    run = generate(target(), PROMPTS, NEW_TOKENS, drafter=drafter, policy=FixedLength(4), eos_token_id=eos)
+    assert run.outputs == transformers_generate(PROMPTS, NEW_TOKENS, eos=eos)
+    assert all(step.accepted == step.verified for step in run.steps), "noise 0: all right"
+    assert any(step.emitted < step.accepted + step.requests for step in run.steps)
 
 
 def test_noise_lowers_acceptance():

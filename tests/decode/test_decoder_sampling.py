@@ -18,9 +18,10 @@ from tetris_decode.goodness import fit
 from tetris_decode.ngram import NgramDrafter
 from tetris_decode.ngram_table import NgramTable
 from tetris_decode.policies import NO_SPECULATION, FixedLength, Tetris
+from tetris_decode.sampling import Sampling
 
-VOCAB = 5
-LENGTH = 3  # tokens whose joint law is compared: 125 texts
+VOCAB = 4
+LENGTH = 5  # tokens whose joint law is compared: 1024 texts. Enough that second drafts are tested
 REQUESTS = 6000
 PROMPT = [1, 3, 2]
 # Seeds are fixed, so a test passes always or never; of 100 right ones, none falls below by chance.
@@ -54,8 +55,12 @@ def exact_law(temperature: float, top_p: float) -> torch.Tensor:
 
 def p_value(outputs: list[list[int]], law: torch.Tensor) -> float:
     """Of the chi-square test of the texts against their law."""
-    text = (torch.tensor(outputs) * VOCAB ** torch.arange(LENGTH - 1, -1, -1)).sum(1)
-    return fit(text.bincount(minlength=len(law)), law).p_value
+    return fit(codes(outputs).bincount(minlength=len(law)), law).p_value
+
+
+def codes(texts: list[list[int]]) -> torch.Tensor:
+    """[len(texts)]: where the law has each text."""
+    return (torch.tensor(texts) * VOCAB ** torch.arange(len(texts[0]) - 1, -1, -1)).sum(1)
 
 
 def sample(policy, drafter=None, **options) -> list[list[int]]:
@@ -66,6 +71,7 @@ def sample(policy, drafter=None, **options) -> list[list[int]]:
     ).outputs
 
 
+TEXTS = [list(text) for text in itertools.product(range(VOCAB), repeat=LENGTH)]
 POLICIES = {
     "none": NO_SPECULATION,
     "fixed": FixedLength(2),
@@ -91,7 +97,7 @@ def test_other_scores(score):
 @pytest.mark.parametrize("policy", [FixedLength(2), Tetris(0.7, 2)], ids=["fixed", "budget"])
 def test_drafts_that_are_chosen(policy):
     """N-grams: not drawn, so tested as certain."""
-    table = NgramTable.count([[1, 3, 2, 0, 4, 1, 3, 2, 0, 2, 1]], VOCAB)
+    table = NgramTable.count([[1, 3, 2, 0, 3, 1, 3, 2, 0, 2, 1]], VOCAB)
     assert p_value(sample(policy, NgramDrafter(table)), exact_law(1.0, 1.0)) > LEVEL
 
 
@@ -101,6 +107,25 @@ def test_greedy_and_sampled_requests_in_one_batch():
     greedy = generate(models()[0], [PROMPT], LENGTH).outputs[0]
     assert all(output == greedy for output in outputs[::2])
     assert p_value(outputs[1::2], exact_law(0.8, 1.0)) > LEVEL
+
+
+def test_requests_that_end():
+    """An end token ends a request; what would follow has the law of nothing."""
+    eos = 2
+    ended = [[*text[: text.index(eos)], *[eos] * (LENGTH - text.index(eos))] if eos in text else text for text in TEXTS]
+    law = torch.zeros(len(TEXTS), dtype=torch.float64).index_add_(0, codes(ended), exact_law(1.0, 1.0))
+    outputs = sample(Tetris(0.7, 2), eos_token_id=eos)
+    assert len({len(output) for output in outputs}) == LENGTH
+    assert p_value([[*output, *[eos] * (LENGTH - len(output))] for output in outputs], law) > LEVEL
+
+
+@pytest.mark.parametrize("policy", [Tetris(0.7, 2), FixedLength(2)], ids=["budget", "fixed"])
+def test_requests_are_independent(policy):
+    """The joint law of neighbours is the product, though they share a budget."""
+    outputs = sample(policy)
+    pairs = [[*first[:2], *second[:2]] for first, second in zip(outputs[::2], outputs[1::2], strict=True)]
+    first_two = exact_law(1.0, 1.0).view(VOCAB**2, -1).sum(1)
+    assert p_value(pairs, torch.outer(first_two, first_two).flatten()) > LEVEL
 
 
 def test_a_bonus_drawn_directly_is_seen(monkeypatch):
@@ -114,6 +139,26 @@ def test_the_test_sees_another_temperature():
     assert p_value(sample(NO_SPECULATION, temperature=0.9), exact_law(1.0, 1.0)) < 1e-6
 
 
+def test_each_random_number_is_used_once(monkeypatch):
+    """To draw a draft, to test one, or to draw the last token."""
+    used = []
+    accept, draw = decoder.accept, Sampling.draw
+
+    def recording_accept(logits, packed, draft_ids, uniforms, **options):
+        used.append(uniforms)
+        return accept(logits, packed, draft_ids, uniforms, **options)
+
+    def recording_draw(self, scaled, uniforms):
+        used.append(uniforms)
+        return draw(self, scaled, uniforms)
+
+    monkeypatch.setattr(decoder, "accept", recording_accept)
+    monkeypatch.setattr(Sampling, "draw", recording_draw)
+    generate(models()[0], [PROMPT] * 4, 6, drafter=ModelDrafter(models()[1]), policy=Tetris(1, 3), temperature=1.0)
+    numbers = torch.cat([uniforms.flatten() for uniforms in used])
+    assert len(numbers) > 50 and numbers.unique().numel() == len(numbers)
+
+
 def test_drafts_are_of_use():
     """Otherwise the tests would show nothing: some drafts are accepted, some not, some by the coupled bonus."""
     run = generate(
@@ -121,6 +166,9 @@ def test_drafts_are_of_use():
     )
     accepted, verified = (sum(getattr(step, name) for step in run.steps) for name in ("accepted", "verified"))
     assert 0.3 < accepted / verified < 0.95
+    assert max(step.accepted / step.requests for step in run.steps) <= 3
+    deep = generate(models()[0], [PROMPT] * 500, LENGTH, drafter=ModelDrafter(models()[1]), policy=FixedLength(2))
+    assert max(step.drafted / step.requests for step in deep.steps) == 2, "second drafts in the tests above"
     coupled = sum(step.coupled for step in run.steps)
     assert coupled > 0
     assert sum(step.emitted for step in run.steps) <= accepted + sum(step.requests for step in run.steps)

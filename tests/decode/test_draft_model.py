@@ -13,6 +13,7 @@ from tetris_decode.batch import Batch
 from tetris_decode.decoder import generate
 from tetris_decode.draft_model import ModelDrafter, skip_layers
 from tetris_decode.policies import NO_SPECULATION, FixedLength, Tetris
+from tetris_decode.sampling import Sampling
 
 
 @torch.inference_mode()
@@ -45,6 +46,35 @@ def test_proposals_while_requests_grow():
 
 
 @torch.inference_mode()
+def test_drawn_drafts():
+    """At each request's temperature, from the logits that are handed over, each with a random number of its own."""
+    temperatures = [0.0, 0.5, 2.0]
+    prompts, model = random_prompts(6, 1, 11), noisy_copy()
+    batch = Batch(prompts, 20, num_drafts=4, sampling=Sampling(3, temperature=temperatures, seeds=[7, 8, 9]))
+    drafter = ModelDrafter(model)
+    drafter.start(batch)
+    drafts = drafter.propose(batch, 4)
+    sampling = Sampling(3, temperature=temperatures, seeds=[7, 8, 9])
+    uniforms = sampling.uniforms(4)
+    for j in range(4):
+        rows = [torch.tensor([prompt + drafts.ids[r, :j].tolist()]) for r, prompt in enumerate(prompts)]
+        logits = torch.stack([model(row).logits[0, -1] for row in rows]) / torch.tensor([[1.0], [0.5], [2.0]])
+        torch.testing.assert_close(drafts.logits[:, j], logits, atol=1e-4, rtol=0)
+        assert torch.equal(drafts.ids[:, j], sampling.draw(drafts.logits[:, j], uniforms[:, j]))
+        expected = logits.log_softmax(-1).gather(1, drafts.ids[:, j : j + 1])[:, 0]
+        torch.testing.assert_close(drafts.logprobs[:, j], expected, atol=1e-4, rtol=0)
+    assert torch.equal(drafts.ids[0], drafts.logits[0].argmax(-1)), "greedy"
+
+
+@torch.inference_mode()
+def test_greedy_drafts_are_not_drawn():
+    batch = Batch(random_prompts(6, 1), 20, num_drafts=4)
+    drafter = ModelDrafter(noisy_copy())
+    drafter.start(batch)
+    assert drafter.propose(batch, 4).logits is None
+
+
+@torch.inference_mode()
 def test_near_the_end_fewer_drafts():
     batch = Batch(random_prompts(6, 3), 3, num_drafts=4)
     batch.append(torch.tensor([[5, 5], [5, 5]]), torch.tensor([2, 0]))
@@ -52,6 +82,7 @@ def test_near_the_end_fewer_drafts():
     drafter.start(batch)
     drafts = drafter.propose(batch, 4)
     assert drafts.lens.tolist() == [0, 2]
+    assert drafts.logprobs.isneginf().tolist() == [[True] * 4, [False, False, True, True]], "no drafts, no estimates"
     check_proposal(target(), batch, drafts)
 
 

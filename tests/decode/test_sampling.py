@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -55,6 +56,34 @@ def test_top_p_goes_by_the_probabilities_after_temperature():
     filtered = Sampling(2, temperature=[0.25, 4.0], top_p=0.85).filtered(rows, torch.tensor([0, 1]))
     assert filtered.isfinite().sum(1).tolist() == [1, 4]
     assert Sampling(2, top_p=0.8).filtered(rows, torch.tensor([0, 1])) is rows, "greedy: nothing to leave out"
+
+
+def test_top_p_leaves_greedy_requests_alone():
+    """Of equal logits it may keep another than the lowest token."""
+    tied = torch.tensor([0.1, 0.4, 0.1, 0.4]).log().repeat(2, 1)
+    filtered = Sampling(2, temperature=[0.0, 1.0], top_p=0.3).filtered(tied, torch.tensor([0, 1]))
+    assert torch.equal(filtered[0], tied[0])
+    assert filtered[1].isfinite().sum() == 1
+
+
+@pytest.mark.parametrize("temperature", [[0, 1], np.array([0.5, 0.7]), [np.float32(0.5), 1]], ids=str)
+def test_numbers_of_any_type(temperature):
+    for default in (torch.float32, torch.float64):
+        torch.set_default_dtype(default)
+        try:
+            sampling = Sampling(2, temperature=temperature)
+            assert sampling.temperature.dtype == sampling.uniforms(3).dtype == torch.float32
+        finally:
+            torch.set_default_dtype(torch.float32)
+    assert Sampling(2, temperature=np.float32(0.5)).temperature == 0.5
+
+
+def test_draws_are_exact_over_a_large_vocabulary():
+    """A running sum in float32 would lose its last tokens."""
+    tokens = torch.tensor([0, 1, 777, 40000, 65533, 65534, 65535])
+    uniforms = (tokens + 0.5) / 65536
+    drawn = Sampling(len(tokens), temperature=1.0).draw(torch.zeros(1, 65536).expand(len(tokens), -1), uniforms)
+    assert torch.equal(drawn, tokens)
 
 
 def test_draws_follow_the_probabilities():

@@ -13,7 +13,7 @@ from tetris_kernels.kernels import drawing
 from tetris_kernels.kernels.accept_kernels import draft_kernel, target_kernel
 from tetris_kernels.kernels.deciding import decide_kernel
 from tetris_kernels.kernels.drawing import draw_kernel, residual_kernel
-from tetris_kernels.kernels.launching import as_words, check_vocabulary, is_wide, on_device
+from tetris_kernels.kernels.launching import as_float32, as_words, check_vocabulary, is_wide, on_device
 from tetris_kernels.kernels.variant import Variant
 from tetris_kernels.kernels.vocabulary import CHUNK, MAX_VOCABULARY
 
@@ -161,7 +161,8 @@ def accept(
     capacity, vocabulary = target_logits.shape
     num_requests, num_drafts = draft_ids.shape
     check_vocabulary(vocabulary)
-    is_greedy = temperature is None and host_temperature <= 0
+    host_temperature = as_float32(host_temperature)
+    is_greedy = temperature is None and host_temperature == 0
     # A greedy target does not ask how the drafts were drawn.
     draft = None if is_greedy else draft_logits
     needed = _needed(target_logits.dtype, None if draft is None else draft.dtype, num_drafts)

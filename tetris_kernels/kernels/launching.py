@@ -7,7 +7,7 @@ import contextlib
 import torch
 from torch import Tensor
 
-from tetris_kernels.kernels.vocabulary import MAX_VOCABULARY
+from tetris_kernels.kernels.vocabulary import MAX_SCALE, MAX_VOCABULARY, MIN_SCALE
 
 
 def num_words(values: Tensor | None) -> int:
@@ -30,6 +30,11 @@ def is_wide(logits: Tensor) -> bool:
         and all(stride % piece == 0 for stride in logits.stride()[:-1])
         and logits.data_ptr() % 16 == 0
     )
+
+
+def as_float32(temperature: float) -> float:
+    """A host temperature that stays above 0 if it is, though float32 would round it; the kernels clamp as closely."""
+    return min(max(temperature, float(MIN_SCALE.value)), float(MAX_SCALE.value)) if temperature > 0 else 0.0
 
 
 def check_vocabulary(vocabulary: int) -> None:

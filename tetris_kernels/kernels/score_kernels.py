@@ -122,7 +122,8 @@ def _store_scores(states_ptr, temperature, draft_lens_ptr, scores_ptr, sizes, fo
     limits = tl.where(real, num_chunks, 0)
     sums_ptr = states_ptr + num_chunks * num_rows
     third_ptr = sums_ptr + num_chunks * num_rows
-    logit = tl.load(third_ptr + rows, mask=real, other=0.0)
+    with_logit = real & (rows < tl.where(kind == TOKEN, num_rows, 0))
+    logit = tl.load(third_ptr + rows, mask=with_logit, other=0.0)
 
     largest = tl.full(rows.shape, float("-inf"), tl.float32)
     total = tl.zeros(rows.shape, tl.float32)

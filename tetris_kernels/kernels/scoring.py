@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from tetris_kernels.kernels import loading, score_kernels
-from tetris_kernels.kernels.launching import as_words, check_vocabulary, is_wide, num_words, on_device
+from tetris_kernels.kernels.launching import as_float32, as_words, check_vocabulary, is_wide, num_words, on_device
 from tetris_kernels.kernels.score_kernels import chunk_kernel, score_and_select_kernel, score_kernel
 from tetris_kernels.kernels.variant import Variant
-from tetris_kernels.kernels.vocabulary import CHUNK, MAX_SCALE, MAX_VOCABULARY, MIN_SCALE
+from tetris_kernels.kernels.vocabulary import CHUNK, MAX_VOCABULARY
 
 ROWS = 64  # rows of a program of score_kernel: two warps, since there are few rows and many multiprocessors
 
@@ -202,7 +202,7 @@ def _launch_chunks(
     planes = 3 * num_chunks if kind == "collision" else 2 * num_chunks + 1
     states = draft_logits.new_empty((planes, num_rows), dtype=torch.float32)
 
-    temperatures = (states, _clamped(host_temperature))
+    temperatures = (states, as_float32(host_temperature))
     if temperature is not None:
         temperatures = (temperature.contiguous(), 1.0)
     ids = as_words(draft_ids.as_strided((1,), (1,)))
@@ -276,8 +276,3 @@ def _buckets(num_requests: int, num_drafts: int) -> list[tuple[int, int, int]]:
 
 def _num_chunks(vocabulary: int) -> int:
     return -(-vocabulary // int(CHUNK.value))
-
-
-def _clamped(temperature: float) -> float:
-    """What float32 would round to 0 is still not 0; the kernels clamp the scale to this too."""
-    return min(max(temperature, float(MIN_SCALE.value)), float(MAX_SCALE.value)) if temperature > 0 else 1.0
