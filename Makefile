@@ -52,7 +52,7 @@ check: $(INSTALLED) ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(INSTALLED) ## what a call of select costs here
+bench: $(INSTALLED) ## what a call of each stage costs here
 	PYTHONPATH=tests $(BIN)/python bench/bench_call.py
 
 bench-decode: $(MODEL) ## plain decoding against transformers' generate

@@ -72,7 +72,7 @@ def up_to_the_launch() -> dict[str, Callable[[], object]]:
 
 
 def other_stages(backend: str, num_requests: int, num_drafts: int, vocabulary: int) -> dict[str, Callable[[], object]]:
-    """The operators of the other stages, on bfloat16 logits of which half are target's slots for the drafts."""
+    """The other stages, on bfloat16 logits, half of the drafts selected."""
     generator = torch.Generator().manual_seed(0)
     draft_logits = torch.randn(num_requests, num_drafts, vocabulary, generator=generator).bfloat16()
     ids = draft_logits.float().argmax(-1)

@@ -140,7 +140,7 @@ def lossless(
 ) -> None:
     """Show which ways of selecting keep the target's distribution.
 
-    Runs score, select, pack and accept on Markov chains, whose law is known: two minutes, no model, no GPU. Fails
+    Runs score, select, pack and accept on Markov chains, whose law is known: a few minutes, no model, no GPU. Fails
     unless the lossless ways fit the law and the biased one does not.
     """
     from tetris_decode import lossless as trial
