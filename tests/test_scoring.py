@@ -200,8 +200,8 @@ def test_auto_is_torch_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_aligned_means_whole_pieces_of_16_bytes() -> None:
-    kernels = pytest.importorskip("tetris_kernels.kernels.scoring")
-    aligned = {case.name for case in CASES if case.logits.numel() and kernels._is_aligned(case.logits)}
+    kernels = pytest.importorskip("tetris_kernels.kernels.launching")
+    aligned = {case.name for case in CASES if case.logits.numel() and kernels.is_wide(case.logits)}
     assert {"drafts first", "two chunks", "every second row", "overlapping rows", "bfloat16, drafts first"} <= aligned
     for case in LAYOUTS + SHORT:
         x = case.logits
