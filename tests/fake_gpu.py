@@ -13,7 +13,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
 
-from tetris_kernels.kernels import catalogue
+from tetris_kernels.kernels import catalogue, launching
 
 KERNELS = {variant.kernel for variant in catalogue.variants()}
 
@@ -72,17 +72,27 @@ class FakeDriver(DriverBase):
         raise NotImplementedError("nothing here runs on a device")
 
 
+class _Forgetful(dict[tuple[str, int], Any]):
+    """Keeps nothing."""
+
+    def __setitem__(self, key: tuple[str, int], value: Any) -> None:
+        pass
+
+
 @contextlib.contextmanager
-def active() -> Iterator[FakeDriver]:
+def active(dispatched: bool = True) -> Iterator[FakeDriver]:
     """Triton has this driver, and no kernel is compiled yet.
 
-    The launchers take CPU tensors here: their pointers only travel to a launch that does nothing.
+    The launchers take CPU tensors here: their pointers only travel to a launch that does nothing. dispatched: each
+    launch goes by Triton's dispatch, which sees what its arguments ask for, and not only the first one of a variant.
     """
-    fake = FakeDriver()
+    fake, kept = FakeDriver(), launching._compiled
     triton.runtime.driver.set_active(fake)
+    launching._compiled = _Forgetful() if dispatched else {}
     _forget()
     yield fake
     _forget()
+    launching._compiled = kept
     triton.runtime.driver._active = None
 
 

@@ -11,6 +11,7 @@ import torch
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("the interpreter replaces the launcher", allow_module_level=True)
 
+import fake_gpu
 from fake_gpu import num_compiled
 
 from tetris_kernels.kernels import launching, selection
@@ -104,6 +105,24 @@ def test_strides_beyond_32_bits_reach_the_launcher_whole(driver):
     _, grid, arguments = driver.launches[-1]
     assert grid == (1, 1, 1)
     assert 2**33 in arguments and 2**32 in arguments
+
+
+def test_later_launches_are_those_of_the_dispatch():
+    """Without Triton's dispatch the launcher gets the same compilation, grid and arguments."""
+    calls_of_a_kind = [(torch.zeros(5, 4), {}), (torch.zeros(5, 4), {"draft_lens": torch.zeros(5, dtype=torch.int64)})]
+    with fake_gpu.active(dispatched=False) as fake:
+        for logprobs, optional in calls_of_a_kind * 3:
+            launch(logprobs, host_budget=7, **optional)
+        assert fake_gpu.num_compiled() == 2
+    for kind in (0, 1):
+        first, *later = map(of_the_kernel, fake.launches[kind::2])
+        assert later == [first] * 2
+
+
+def of_the_kernel(launched):
+    """The compilation, grid and arguments of a launch, without tensors, of which some are fresh in each call."""
+    source, grid, (_, _, _, _, *arguments) = launched  # before them: packed metadata, metadata, two hooks
+    return source.hash(), grid, [type(value) if isinstance(value, torch.Tensor) else value for value in arguments]
 
 
 def test_variants_are_what_the_launcher_compiles(driver):

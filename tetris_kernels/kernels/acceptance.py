@@ -13,7 +13,7 @@ from tetris_kernels.kernels import drawing
 from tetris_kernels.kernels.accept_kernels import draft_kernel, target_kernel
 from tetris_kernels.kernels.deciding import decide_kernel
 from tetris_kernels.kernels.drawing import draw_kernel, residual_kernel
-from tetris_kernels.kernels.launching import as_float32, as_words, check_vocabulary, is_wide, on_device
+from tetris_kernels.kernels.launching import as_float32, as_words, check_vocabulary, is_wide, launch, on_device
 from tetris_kernels.kernels.variant import Variant
 from tetris_kernels.kernels.vocabulary import CHUNK, MAX_VOCABULARY
 
@@ -183,7 +183,7 @@ def accept(
     draft_states, masses, columns = None, states, capacity
     with on_device(target_logits.device):
         # A launch of no program at all still compiles: warmup relies on it.
-        _launch(
+        launch(
             needed["target"],
             capacity * num_chunks,
             *(target_logits, *target_logits.stride(), request_ids.contiguous(), *layout),
@@ -193,25 +193,25 @@ def accept(
             draft_rows = (_bits(draft), *draft.stride())
             draft_states = states.new_empty(2 * num_chunks + 1, num_requests * num_drafts)
             masses, columns = states.new_empty(2 * num_chunks, num_requests), num_requests
-            _launch(
+            launch(
                 needed["draft"],
                 num_requests * num_drafts * num_chunks,
                 *(draft, *draft.stride(), *layout, temperatures, draft_states, *sizes),
             )
-        _launch(
+        launch(
             needed["decide"],
             num_requests,
             *(states, draft_states, *layout, uniforms.contiguous(), temperatures, host_temperature),
             *(tokens, counts, is_coupled.view(torch.int8), plan, *sizes),
         )
         if draft is not None:
-            _launch(
+            launch(
                 needed["residual"],
                 num_requests * num_chunks,
                 *(*target_rows, *draft_rows, plan, masses, num_requests, vocabulary, form),
             )
         if not is_greedy:
-            _launch(
+            launch(
                 needed["draw"],
                 num_requests,
                 *(*target_rows, *draft_rows, plan, masses, columns, tokens, num_drafts + 1, vocabulary, form),
@@ -231,11 +231,6 @@ def warmup(device: torch.device, dtypes: Collection[torch.dtype], max_requests: 
         uniforms = torch.empty((0, drafts + 1), dtype=torch.float32, device=device)
         accept(logits, ints, ints, ints, ints, ids, uniforms, draft_logits, None, 1.0, True)
     return len(reached)
-
-
-def _launch(variant: Variant, programs: int, *arguments: object) -> None:
-    constexprs = {name: value for name, value in variant.constexprs.items() if value is not None}
-    variant.kernel[(programs,)](*arguments, **constexprs, **variant.options)
 
 
 def _bits(logits: Tensor) -> Tensor:

@@ -1,13 +1,36 @@
-"""What the launchers share: tensors as kernels take them, and the device that a launch is on."""
+"""What the launchers share: tensors as kernels take them, the device that a launch is on, and the launch."""
 
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import torch
+import triton
 from torch import Tensor
 
+from tetris_kernels.kernels.variant import Variant
 from tetris_kernels.kernels.vocabulary import MAX_SCALE, MAX_VOCABULARY, MIN_SCALE
+
+# What Triton compiled, by the variant's name and the device that it was loaded on.
+_compiled: dict[tuple[str, int], Any] = {}
+
+
+def launch(variant: Variant, programs: int, *arguments: object) -> None:
+    """Launch a variant on the current device; arguments: all of its kernel's but the compile-time sizes, the last.
+
+    Only the first launch on a device goes by Triton's dispatch, which looks for the compilation that the arguments
+    ask for and costs the host several times as much as the launch itself: a variant has just one.
+    """
+    sizes = {name: value for name, value in variant.constexprs.items() if value is not None}
+    if not isinstance(variant.kernel, triton.JITFunction):  # the interpreter
+        variant.kernel[(programs,)](*arguments, **sizes, **variant.options)
+        return
+    key = variant.name, triton.runtime.driver.active.get_current_device()
+    if key in _compiled:
+        _compiled[key][(programs, 1, 1)](*arguments, *sizes.values())
+    else:
+        _compiled[key] = variant.kernel[(programs,)](*arguments, **sizes, **variant.options)
 
 
 def num_words(values: Tensor | None) -> int:

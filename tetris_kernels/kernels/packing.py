@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tetris_kernels.kernels import pack_kernel as device_code
-from tetris_kernels.kernels.launching import as_words, num_words, on_device
+from tetris_kernels.kernels.launching import as_words, launch, num_words, on_device
 from tetris_kernels.kernels.pack_kernel import pack_kernel
 from tetris_kernels.kernels.variant import Variant
 
@@ -92,9 +92,10 @@ def pack(
 
     form = num_words(context_lens) << device_code.CONTEXT_LENS.value
     form |= num_words(draft_lens) << device_code.DRAFT_LENS.value
-    variant = _variant(draft_ids.dtype)
     with on_device(draft_ids.device):
-        variant.kernel[(_num_programs(num_requests, capacity),)](
+        launch(
+            _variant(draft_ids.dtype),
+            _num_programs(num_requests, capacity),
             lens.contiguous(),
             draft_ids,
             draft_ids.stride(0),
@@ -114,7 +115,6 @@ def pack(
             capacity,
             pad_id,
             form,
-            **variant.options,
         )
     return input_ids, position_ids, request_ids, cu_seqlens, packed_lens, available, overflow
 

@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 
 from tetris_kernels.kernels import loading, score_kernels
-from tetris_kernels.kernels.launching import as_float32, as_words, check_vocabulary, is_wide, num_words, on_device
+from tetris_kernels.kernels.launching import (
+    as_float32,
+    as_words,
+    check_vocabulary,
+    is_wide,
+    launch,
+    num_words,
+    on_device,
+)
 from tetris_kernels.kernels.score_kernels import chunk_kernel, score_and_select_kernel, score_kernel
 from tetris_kernels.kernels.variant import Variant
 from tetris_kernels.kernels.vocabulary import CHUNK, MAX_VOCABULARY
@@ -136,8 +144,9 @@ def score(
         states, temperatures, lens, form = _launch_chunks(
             draft_logits, draft_ids, kind, temperature, host_temperature, draft_lens
         )
-        variant = _score_variant()
-        variant.kernel[(-(-scores.numel() // ROWS),)](
+        launch(
+            _score_variant(),
+            -(-scores.numel() // ROWS),
             states,
             *temperatures,
             lens,
@@ -145,8 +154,6 @@ def score(
             *scores.shape,
             _num_chunks(draft_logits.shape[2]),
             form,
-            **variant.constexprs,
-            **variant.options,
         )
     return scores
 
@@ -213,8 +220,9 @@ def _launch_chunks(
     form |= num_words(draft_ids) << score_kernels.DRAFT_IDS.value
     form |= num_words(temperature) << score_kernels.TEMPERATURE.value
 
-    variant = _chunk_variant(draft_logits.dtype)
-    variant.kernel[(num_rows * num_chunks,)](
+    launch(
+        _chunk_variant(draft_logits.dtype),
+        num_rows * num_chunks,
         draft_logits,
         *draft_logits.stride(),
         ids,
@@ -227,7 +235,6 @@ def _launch_chunks(
         num_drafts,
         vocabulary,
         form,
-        **variant.options,
     )
     return states, temperatures, lens, form
 
@@ -249,8 +256,9 @@ def _launch_select(
         form |= loading.PACKED.value * (num_drafts % 4 == 0 and scores.data_ptr() % 16 == 0)
         for field, values in zip(_PREFERENCES.values(), preferences, strict=True):
             form |= num_words(values) << field
-        variant = _select_variant(shape)
-        variant.kernel[(1,)](
+        launch(
+            _select_variant(shape),
+            1,
             states,
             *temperatures,
             scores,
@@ -263,8 +271,6 @@ def _launch_select(
             num_drafts,
             _num_chunks(vocabulary),
             form,
-            **variant.constexprs,
-            **variant.options,
         )
     return lens, cu_lens, scores
 

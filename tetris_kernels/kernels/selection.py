@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tetris_kernels.kernels import loading
-from tetris_kernels.kernels.launching import as_words, num_words, on_device
+from tetris_kernels.kernels.launching import as_words, launch, num_words, on_device
 from tetris_kernels.kernels.select_kernel import select_kernel
 from tetris_kernels.kernels.variant import Variant
 
@@ -152,9 +152,10 @@ def _launch(
         form |= loading.BFLOAT16.value * (draft_logprobs.dtype == torch.bfloat16)
         draft_logprobs = draft_logprobs.view(torch.int16)
 
-    variant = _variant(kind, shape)
     with on_device(draft_logprobs.device):
-        variant.kernel[(1,)](
+        launch(
+            _variant(kind, shape),
+            1,
             draft_logprobs,
             draft_logprobs.stride(0),
             draft_logprobs.stride(1),
@@ -166,9 +167,6 @@ def _launch(
             num_requests,
             num_drafts,
             form,
-            N_PAD=shape[0],
-            K_PAD=shape[1],
-            **variant.options,
         )
     return lens, cu_lens
 
