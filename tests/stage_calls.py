@@ -16,6 +16,8 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 BACKEND = "triton" if INTERPRETED else "auto"
 N, K, V = 5, 3, 24
 CAPACITY = 14
+# Fake tensors of a GPU need none; where there are some, they know how many.
+FAKE_GPUS = ["cuda:0"] if torch.cuda.device_count() == 1 else ["cuda:0", "cuda:1"]
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -6,6 +6,7 @@ import os
 
 import pytest
 import torch
+from stage_calls import FAKE_GPUS
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -215,7 +216,7 @@ def test_export_with_a_budget_that_is_data():
 
 
 @pytest.mark.parametrize("backend", ["auto", "triton", "torch"])
-@pytest.mark.parametrize("device", ["cuda:0", "cuda:1"])
+@pytest.mark.parametrize("device", FAKE_GPUS)
 def test_fake_cuda_tensors_cross_the_boundary(backend, device):
     with FakeTensorMode():
         logprobs = torch.empty(6, 4, device=device)

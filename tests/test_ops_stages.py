@@ -11,6 +11,7 @@ from stage_calls import (
     BACKEND,
     CALLS,
     CAPACITY,
+    FAKE_GPUS,
     K,
     N,
     V,
@@ -206,7 +207,7 @@ def test_gradients_flow_past_accept(direct: list[str]) -> None:
 
 
 @pytest.mark.parametrize("backend", ["auto", "triton", "torch"])
-@pytest.mark.parametrize("device", ["cuda:0", "cuda:1"])
+@pytest.mark.parametrize("device", FAKE_GPUS)
 def test_fake_cuda_tensors_cross_the_boundary(backend: str, device: str) -> None:
     with FakeTensorMode():
         ids, contexts = (torch.empty(shape, dtype=torch.int64, device=device) for shape in ((6, 4), 6))

@@ -126,6 +126,8 @@ def test_random_batches(kind: str, target: Target) -> None:
 @pytest.mark.parametrize("v", [24, 8193, 16400])
 def test_a_row_scores_the_same_everywhere(v: int, dtype: torch.dtype, kind: str, target: Target) -> None:
     """Bit for bit: alone, elsewhere in a batch, in a larger one, and with other strides and alignment."""
+    if target == Target("torch", "cuda"):
+        pytest.skip("torch's reductions on a GPU go by the number of rows")
     logits, ids = normal(3, 2, v, seed=3).to(dtype), drawn(3, 2, v)
     temperature = torch.tensor([0.7, 1.0, 1.3])
     expected = bits(run(Case("", logits, ids, temperature), target, kind).cpu())

@@ -51,8 +51,8 @@ def score(
         [N, K] float32, at most 0 up to rounding, in a fresh tensor; nothing mutated. A row that holds NaN or
         +inf, or nothing but -inf, scores NaN, which `select` takes as never. Scores are within 2^-17 x (1 + |score|)
         of exact arithmetic, collisions within four times that, for temperatures of 2^-64 to 2^64 and differences of
-        logits that float32 holds; so two backends are within twice that. On one backend and device a row's score is
-        the same in every batch, bit for bit.
+        logits that float32 holds; so two backends are within twice that. With Triton, and with torch on the CPU, a
+        row's score is the same in every batch, bit for bit; torch on a GPU adds up by the number of rows.
 
     Raises:
         TypeError: an argument of the wrong type or dtype.
