@@ -1,0 +1,1 @@
+"""Benchmarks: `make bench`, `make bench-select`, `make bench-decode`, `make test-gpu`."""
