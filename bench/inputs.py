@@ -53,10 +53,10 @@ def grid(
         yield make(kind, *shape, fraction)
 
 
-def make(kind: str, num_requests: int, num_drafts: int, fraction: float) -> Input:
-    """The input of the first seed whose cut is as the kind wants it."""
+def make(kind: str, num_requests: int, num_drafts: int, fraction: float, start: int = 0) -> Input:
+    """The input of the first seed from `start` on whose cut is as the kind wants it."""
     draw, accepts = KINDS[kind]
-    for seed in range(SEEDS):
+    for seed in range(start, start + SEEDS):
         generator = torch.Generator().manual_seed(seed)
         logprobs = draw(num_requests, num_drafts, generator)
         lens = None
@@ -66,7 +66,9 @@ def make(kind: str, num_requests: int, num_drafts: int, fraction: float) -> Inpu
         budget = max(round(fraction * total), 1)
         if budget < total and accepts(logprobs, lens, budget):
             return Input(kind, fraction, seed, logprobs, budget, lens)
-    raise RuntimeError(f"no seed below {SEEDS} gives {kind} {num_requests}x{num_drafts} {fraction} the cut it wants")
+    raise RuntimeError(
+        f"no seed of {start} and {SEEDS - 1} more gives {kind} {num_requests}x{num_drafts} {fraction} the cut it wants"
+    )
 
 
 def _smooth(num_requests: int, num_drafts: int, generator: torch.Generator) -> Tensor:

@@ -1,0 +1,142 @@
+"""select against everybody on a GPU: `make bench-gpu`. Without one it says so and measures nothing.
+
+First the gate, on every input; then four times of each way (gpu_time.py): the kernels by graph replay over distinct
+buffers, warm on every input, and on smooth inputs at half of the drafts also with a flushed L2, on the stream, and on
+the host's clock. For a way that runs on the CPU the host's clock includes what it then takes: the log-probs
+copied to pinned memory, a synchronisation, the selection, and the lengths copied back. Last, the stages over logits.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bench import gate, gpu_plot, gpu_time, inputs, logits, results
+from bench.peers.catalogue import OURS, PEERS
+from bench.peers.peer import Peer, Unavailable
+
+SEEDS = 8  # different batches of a kind in one measurement
+BUFFERS = 24  # buffers that its calls go round
+HOST_FRACTION = 0.5
+
+Row = dict[str, object]
+
+
+def batches(kind: str, shape: tuple[int, int], fraction: float) -> list[inputs.Input]:
+    """Distinct buffers of several seeds, on the GPU."""
+    made = [inputs.make(kind, *shape, fraction, start=seed * inputs.SEEDS) for seed in range(SEEDS)]
+    return [batch.on("cuda") for batch in itertools.islice(itertools.cycle(made), BUFFERS)]
+
+
+def calls_of(peer: Peer, some: Sequence[inputs.Input]) -> list[gpu_time.Call]:
+    """Calls as a server would make them: with the budget on the device where a way takes that."""
+    budgets = [torch.tensor(b.budget, device="cuda") if peer.device_budget else b.budget for b in some]
+    return [
+        partial(peer.select, batch.logprobs, budget, batch.draft_lens)
+        for batch, budget in zip(some, budgets, strict=True)
+    ]
+
+
+def through_the_cpu(peer: Peer, batch: inputs.Input) -> gpu_time.Call:
+    """A decision on the host about log-probs on the GPU, from idle device to lengths on the device."""
+    pinned = torch.empty(batch.logprobs.shape, pin_memory=True)
+    draft_lens = None if batch.draft_lens is None else batch.draft_lens.cpu()
+
+    def decide() -> tuple[Tensor, ...]:
+        pinned.copy_(batch.logprobs, non_blocking=True)
+        torch.cuda.current_stream().synchronize()
+        outputs = peer.select(pinned, batch.budget, draft_lens)
+        return tuple(output.to("cuda", non_blocking=True) for output in outputs)
+
+    return decide
+
+
+def available(peers: Sequence[Peer]) -> Iterator[Peer]:
+    """Those that this machine can load; says why not, where it cannot."""
+    for peer in peers:
+        try:
+            _ = peer.select
+        except Unavailable as error:
+            print(f"left out: {peer.name}: {error}")
+        else:
+            yield peer
+
+
+def of_selection(peers: Sequence[Peer], verdicts: dict[tuple[str, str], gate.Verdict]) -> Iterator[Row]:
+    """All times of all ways, a row each."""
+    for shape, kind, fraction in itertools.product(inputs.SHAPES, inputs.KINDS, inputs.FRACTIONS):
+        some = batches(kind, shape, fraction)
+        everything = kind == "smooth" and fraction == HOST_FRACTION
+        for peer in peers:
+            row: Row = {"requests": shape[0], "drafts": shape[1], "kind": kind, "budget": fraction, "way": peer.name}
+            on_gpu = peer.takes("cuda", *shape)
+            if not on_gpu and not everything:
+                continue
+            verdict = verdicts.get((peer.name, f"{shape[0]}x{shape[1]} {kind} {fraction:.0%}"))
+            row |= {"rows wrong": verdict.differ if verdict else 0, "beyond budget": verdict.excess if verdict else 0}
+            row |= dict.fromkeys(("warm us", "cold us", "stream us", "host us"), "")
+            if on_gpu:
+                calls = calls_of(peer, some)
+                row["warm us"] = round(gpu_time.warm(calls), 2)
+                if everything:
+                    row["cold us"] = round(gpu_time.cold(calls), 2)
+                    row["stream us"] = round(gpu_time.on_stream(calls), 2)
+                    row["host us"] = round(gpu_time.on_host(calls[0]), 1)
+            else:
+                row["host us"] = round(gpu_time.on_host(through_the_cpu(peer, some[0])), 1)
+            yield row
+        print(f"{shape[0]} x {shape[1]} {kind} {fraction:.0%}", file=sys.stderr)
+
+
+def show(rows: Sequence[Row], columns: Sequence[str], keep: Callable[[Row], bool]) -> None:
+    chosen = [[str(row[name]) for name in columns] for row in rows if keep(row)]
+    widths = [max(map(len, column)) for column in zip(columns, *chosen, strict=True)]
+    for line in (columns, *chosen):
+        print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
+    print()
+
+
+def main() -> int:
+    if not torch.cuda.is_available():
+        print(f"Skipped: there is no CUDA or ROCm GPU that torch {torch.__version__} can use. Nothing was measured.")
+        return 0
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else results.FOLDER
+    torch.set_num_threads(1)
+    about = results.environment(torch.cuda.get_device_name())
+    print(", ".join(f"{name} {value}" for name, value in about.items()))
+
+    peers = list(available((*OURS, *PEERS)))
+    verdicts = [
+        verdict
+        for device in ("cuda", "cpu")
+        for verdict in gate.check([p for p in peers if device in p.devices], inputs.grid(), device)
+    ]
+    gate.require_green(verdicts)
+    print(f"gate: {len(verdicts)} verdicts, all green\n")
+
+    # What floats did on the GPU, where a way runs there.
+    of_input = {(v.peer, v.input): v for v in reversed(verdicts)}
+    rows = list(of_selection(peers, of_input))
+    name = "gpu-" + about["device"].replace(" ", "-")
+    about |= {f"{kind} bytes per second": f"{rate:.4g}" for kind, rate in logits.ceilings().items()}
+    over_logits = list(logits.measure())
+    results.write(name, about, rows, folder)
+    results.write(name + "-logits", about, over_logits, folder)
+    gpu_plot.draw(rows, about, folder / f"{name}.png")
+
+    whole = ("requests", "drafts", "way", "warm us", "cold us", "stream us", "host us")
+    show(rows, whole, lambda row: row["kind"] == "smooth" and row["budget"] == HOST_FRACTION)
+    show(rows, ("requests", "drafts", "kind", "budget", "warm us"), lambda row: row["way"] == OURS[1].name)
+    show(over_logits, list(over_logits[0]), lambda row: True)
+    print({kind: f"{float(about[f'{kind} bytes per second']) / 1e12:.2f} TB/s" for kind in ("copy", "read")})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
