@@ -10,7 +10,7 @@ JOBS ?= 2
 INSTALLED := $(VENV)/.installed-$(shell printf '%s' '$(TORCH)' | cksum | cut -d ' ' -f 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo replay lossless test check bench bench-decode ngrams test-model test-gpu clean
+.PHONY: help demo replay lossless test check bench bench-select bench-gpu bench-decode ngrams test-model test-gpu clean
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -54,6 +54,12 @@ check: $(INSTALLED) ## ruff and mypy
 
 bench: $(INSTALLED) ## what a call of each stage costs here
 	PYTHONPATH=tests $(BIN)/python bench/bench_call.py
+
+bench-select: $(INSTALLED) ## select on the CPU against its named peers, after a check that all agree; a few minutes
+	PYTHONPATH=.:tests OMP_NUM_THREADS=1 $(BIN)/python -m bench.bench_select
+
+bench-gpu: $(INSTALLED) ## for owners of a GPU: select and the stages over logits against their peers there; minutes
+	PYTHONPATH=.:tests $(BIN)/python -m bench.bench_gpu
 
 bench-decode: $(MODEL) ## plain decoding against transformers' generate
 	$(LIVE) bench/bench_decode.py

@@ -35,7 +35,7 @@ setup(
     extras_require={
         "decode": DECODE,
         "test": TEST,
-        "dev": [*TEST, "build>=1", "mypy>=1.15", "ruff>=0.11", "setuptools>=77", "wheel"],
+        "dev": [*TEST, "build>=1", "matplotlib>=3.8", "mypy>=1.15", "ruff>=0.11", "setuptools>=77", "wheel"],
     },
     entry_points={"console_scripts": ["tetris-decode = tetris_decode.__main__:main"]},
     keywords=["speculative decoding", "LLM inference", "Triton", "draft token selection", "TETRIS"],

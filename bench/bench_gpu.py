@@ -10,22 +10,25 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 
 import torch
 from torch import Tensor
 
-from bench import gate, gpu_plot, gpu_time, inputs, logits, results
+from bench import gate, gpu_plot, gpu_time, inputs, logits
+from bench import gpu_results as results
+from bench.environment import environment
+from bench.gpu_results import Row
 from bench.peers.catalogue import OURS, PEERS
 from bench.peers.peer import Peer, Unavailable
 
 SEEDS = 8  # different batches of a kind in one measurement
 BUFFERS = 24  # buffers that its calls go round
 HOST_FRACTION = 0.5
-
-Row = dict[str, object]
+FOLDER = Path(__file__).parent / "results"
 
 
 def batches(kind: str, shape: tuple[int, int], fraction: float) -> list[inputs.Input]:
@@ -70,6 +73,7 @@ def available(peers: Sequence[Peer]) -> Iterator[Peer]:
 
 def of_selection(peers: Sequence[Peer], verdicts: dict[tuple[str, str], gate.Verdict]) -> Iterator[Row]:
     """All times of all ways, a row each."""
+    began = perf_counter()
     for shape, kind, fraction in itertools.product(inputs.SHAPES, inputs.KINDS, inputs.FRACTIONS):
         some = batches(kind, shape, fraction)
         everything = kind == "smooth" and fraction == HOST_FRACTION
@@ -91,25 +95,18 @@ def of_selection(peers: Sequence[Peer], verdicts: dict[tuple[str, str], gate.Ver
             else:
                 row["host us"] = round(gpu_time.on_host(through_the_cpu(peer, some[0])), 1)
             yield row
-        print(f"{shape[0]} x {shape[1]} {kind} {fraction:.0%}", file=sys.stderr)
-
-
-def show(rows: Sequence[Row], columns: Sequence[str], keep: Callable[[Row], bool]) -> None:
-    chosen = [[str(row[name]) for name in columns] for row in rows if keep(row)]
-    widths = [max(map(len, column)) for column in zip(columns, *chosen, strict=True)]
-    for line in (columns, *chosen):
-        print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
-    print()
+        print(f"{perf_counter() - began:4.0f} s: {shape[0]} x {shape[1]} {kind} {fraction:.0%}", file=sys.stderr)
 
 
 def main() -> int:
     if not torch.cuda.is_available():
         print(f"Skipped: there is no CUDA or ROCm GPU that torch {torch.__version__} can use. Nothing was measured.")
         return 0
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else results.FOLDER
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
     torch.set_num_threads(1)
-    about = results.environment(torch.cuda.get_device_name())
+    about = environment("cuda")
     print(", ".join(f"{name} {value}" for name, value in about.items()))
+    file = folder / ("gpu-" + about["device"].replace(" ", "-"))
 
     peers = list(available((*OURS, *PEERS)))
     verdicts = [
@@ -118,23 +115,33 @@ def main() -> int:
         for verdict in gate.check([p for p in peers if device in p.devices], inputs.grid(), device)
     ]
     gate.require_green(verdicts)
+    logits.require_right()
     print(f"gate: {len(verdicts)} verdicts, all green\n")
+    about |= {f"{kind} TB/s": f"{rate / 1e12:.2f}" for kind, rate in logits.ceilings().items()}
+    results.write_notes(file.with_suffix(".json"), about)
+    over_logits = list(logits.measure())
+    results.write(file.with_name(file.name + "-logits.csv"), over_logits)
+    print(f"copy {about['copy TB/s']} TB/s (read and written), read {about['read TB/s']} TB/s; bfloat16 logits:")
+    print(results.table(over_logits, list(over_logits[0])) + "\n")
 
     # What floats did on the GPU, where a way runs there.
     of_input = {(v.peer, v.input): v for v in reversed(verdicts)}
-    rows = list(of_selection(peers, of_input))
-    name = "gpu-" + about["device"].replace(" ", "-")
-    about |= {f"{kind} bytes per second": f"{rate:.4g}" for kind, rate in logits.ceilings().items()}
-    over_logits = list(logits.measure())
-    results.write(name, about, rows, folder)
-    results.write(name + "-logits", about, over_logits, folder)
-    gpu_plot.draw(rows, about, folder / f"{name}.png")
+
+    rows: list[Row] = []
+    for row in of_selection(peers, of_input):
+        rows.append(row)
+        if row["way"] == peers[-1].name:
+            results.write(file.with_suffix(".csv"), rows)
+    gpu_plot.draw(rows, about, file.with_suffix(".png"))
 
     whole = ("requests", "drafts", "way", "warm us", "cold us", "stream us", "host us")
-    show(rows, whole, lambda row: row["kind"] == "smooth" and row["budget"] == HOST_FRACTION)
-    show(rows, ("requests", "drafts", "kind", "budget", "warm us"), lambda row: row["way"] == OURS[1].name)
-    show(over_logits, list(over_logits[0]), lambda row: True)
-    print({kind: f"{float(about[f'{kind} bytes per second']) / 1e12:.2f} TB/s" for kind in ("copy", "read")})
+    print(results.table([r for r in rows if r["kind"] == "smooth" and r["budget"] == HOST_FRACTION], whole) + "\n")
+    for way in OURS[1:]:
+        ours = [r for r in rows if r["way"] == way.name]
+        print(
+            f"{way.name}, by kind and budget\n"
+            + results.table(ours, ("requests", "drafts", "kind", "budget", "warm us"))
+        )
     return 0
 
 

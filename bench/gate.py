@@ -7,7 +7,7 @@ it is reported how many rows differ and by how much the budget is exceeded.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import oracle
@@ -68,7 +68,7 @@ def _judge(peer: Peer, batch: Input, right: Sequence[int], budget: int | Tensor)
     found = lens.tolist()
     differ = sum(a != b for a, b in zip(found, right, strict=True))
     why = ""
-    if not torch.equal(batch.logprobs, before):
+    if not torch.equal(batch.logprobs.view(torch.int32), before.view(torch.int32)):  # NaN is not equal to itself
         why = "the log-probs have changed"
     elif cu_lens.tolist() != [0, *itertools.accumulate(found)]:
         why = "cu_lens are not the sums of lens"
@@ -83,10 +83,9 @@ def _form(output: Tensor) -> str:
     return f"{output.dtype} {tuple(output.shape)} on {output.device}"
 
 
-def require_green(verdicts: Sequence[Verdict], report: Callable[[str], object] = print) -> None:
-    """Raises RedGate, after a line for each red verdict."""
+def require_green(verdicts: Sequence[Verdict]) -> None:
+    """Raises RedGate, with a line for each red verdict."""
     red = [verdict for verdict in verdicts if verdict.red]
-    for verdict in red:
-        report(f"RED  {verdict.peer} on {verdict.input}: {verdict.why} ({verdict.differ} rows, {verdict.excess:+d})")
+    lines = [f"RED  {v.peer} on {v.input}: {v.why} ({v.differ} rows, {v.excess:+d})" for v in red]
     if red:
-        raise RedGate(f"{len(red)} of {len(verdicts)} verdicts are red: nothing is measured")
+        raise RedGate("\n".join([*lines, f"{len(red)} of {len(verdicts)} verdicts are red: nothing is measured"]))

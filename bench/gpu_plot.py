@@ -10,7 +10,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-Row = dict[str, object]
+from bench.gpu_results import Row
 
 
 def draw(rows: Sequence[Row], about: dict[str, str], path: Path) -> None:

@@ -40,6 +40,9 @@ class Input:
         num_requests, num_drafts = self.logprobs.shape
         return f"{num_requests}x{num_drafts} {self.kind} {self.fraction:.0%}"
 
+    def __str__(self) -> str:
+        return self.name
+
     def on(self, device: str) -> Input:
         lens = None if self.draft_lens is None else self.draft_lens.to(device)
         return replace(self, logprobs=self.logprobs.to(device), draft_lens=lens)

@@ -9,13 +9,27 @@ import torch
 from torch import Tensor
 
 from bench import gpu_time
+from bench.gate import RedGate
+from bench.gpu_results import Row
 from tetris_kernels import accept, pack, score, select, select_from_logits
 
 SHAPES = ((64, 8), (256, 8))
 VOCABULARIES = (32000, 151936)
 MIN_BYTES = 200 << 20  # of all buffers together: several times an L2
 
-Row = dict[str, object]
+
+def require_right() -> None:
+    """Scores within the bound that they promise against doubles, and the selection that of the scores."""
+    generator = torch.Generator("cuda").manual_seed(1)
+    for vocabulary in VOCABULARIES:
+        logits = torch.randn(16, 4, vocabulary, device="cuda", generator=generator).bfloat16()
+        ids = torch.randint(vocabulary, (16, 4), device="cuda", generator=generator)
+        selection, scores = select_from_logits(logits, ids, 32)
+        exact = logits.double().log_softmax(-1).gather(2, ids[:, :, None])[..., 0]
+        if ((scores - exact).abs() > 2.0**-17 * (1 + exact.abs())).any():
+            raise RedGate(f"scores of {vocabulary} tokens are beyond their bound: nothing is measured")
+        if not torch.equal(selection.lens, select(scores, 32).lens) or not torch.equal(scores, score(logits, ids)):
+            raise RedGate(f"select_from_logits of {vocabulary} tokens is not select of score: nothing is measured")
 
 
 def ceilings() -> dict[str, float]:

@@ -216,6 +216,17 @@ def test_beyond_one_program_triton_refuses_and_auto_takes_torch(n: int, k: int, 
     check(moved, n, case.order_keys(), n, Target("auto", triton_target.device))
 
 
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_torch_operations_that_devices_get(case: Case) -> None:
+    """On CPU tensors, which get numpy otherwise: a session without a GPU would not see them."""
+    keys = case.order_keys()
+    rows = [case.rows.get(name) for name in ("draft_lens", "min_lens", "max_lens", "log_weights")]
+    for budget in some_budgets(sum(map(len, keys))):
+        for given in ((None, budget), (torch.tensor([budget]), 0)):
+            lens, cu_lens = reference.select_on_device(case.logprobs, *given, *rows)
+            assert (lens.tolist(), cu_lens.tolist()) == expected(keys, budget), budget
+
+
 def test_auto_is_torch_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "triton_kernels", lambda stage: pytest.fail("Triton was asked for"))
     assert backend.implementation("selection", "auto", PLAIN.logprobs.device, *PLAIN.logprobs.shape) is reference

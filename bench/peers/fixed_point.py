@@ -33,14 +33,3 @@ def numpy_keys(draft_logprobs: np.ndarray, draft_lens: np.ndarray | None) -> np.
     if draft_lens is not None:
         keys[np.arange(keys.shape[1]) >= draft_lens[:, None]] = NEVER
     return keys
-
-
-def token_cost(logprob: float) -> int:
-    """The cost of one token."""
-    return int(min(max(-logprob, 0.0), CAP) * UNITS) if logprob == logprob else int(CAP * UNITS)
-
-
-def num_usable(draft_logprobs: Tensor, draft_lens: Tensor | None) -> int:
-    """Real drafts of the batch. Reads `draft_lens`: for tensors on the CPU."""
-    num_drafts = draft_logprobs.shape[1]
-    return draft_logprobs.numel() if draft_lens is None else int(draft_lens.clamp(0, num_drafts).sum())

@@ -36,6 +36,9 @@ class Peer:
     capturable: bool = False  # can be captured in a CUDA graph: no host sync, fixed allocations
     max_entries: int | None = None  # largest N x K that compiles in reasonable time
 
+    def __str__(self) -> str:
+        return self.name
+
     @cached_property
     def select(self) -> Select:
         """Loaded on first use."""

@@ -1,10 +1,11 @@
-"""select in plain torch."""
+"""select without Triton: in plain torch, and in numpy where the tensors are on the CPU."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from tetris_kernels.reference import selection_numpy
 
 NEVER = torch.iinfo(torch.int32).max
 
@@ -22,6 +23,20 @@ def select(
 
     The budget is the one element of `budget` where that is given, else `host_budget`.
     """
+    run = selection_numpy.select if draft_logprobs.device.type == "cpu" else select_on_device
+    return run(draft_logprobs, budget, host_budget, draft_lens, min_lens, max_lens, log_weights)
+
+
+def select_on_device(
+    draft_logprobs: Tensor,
+    budget: Tensor | None,
+    host_budget: int,
+    draft_lens: Tensor | None,
+    min_lens: Tensor | None,
+    max_lens: Tensor | None,
+    log_weights: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """`select` by torch operations that never wait for the device."""
     usable = _usable_lens(draft_logprobs, draft_lens, max_lens)
     if draft_logprobs.numel() == 0 or (budget is None and host_budget >= draft_logprobs.numel()):
         lens = usable
@@ -74,8 +89,4 @@ def _take_first(keys: Tensor, total: Tensor) -> Tensor:
 
 def _kth_smallest(keys: Tensor, k: Tensor) -> Tensor:
     """The k-th smallest key, counted from 1; the smallest for k = 0. 0-d."""
-    if keys.device.type == "cpu":
-        # numpy's introselect takes a hundredth of the time of torch.sort at 16k keys.
-        index = max(int(k) - 1, 0)
-        return torch.as_tensor(np.partition(keys.numpy(), index, axis=None)[index], device="cpu")
     return keys.flatten().sort().values.gather(0, (k - 1).clamp(min=0).long().reshape(1)).reshape(())
