@@ -10,7 +10,7 @@ JOBS ?= 2
 INSTALLED := $(VENV)/.installed-$(shell printf '%s' '$(TORCH)' | cksum | cut -d ' ' -f 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo replay lossless test check bench bench-decode ngrams test-model test-gpu clean
+.PHONY: help demo replay lossless test check budgets bench bench-decode ngrams test-model test-gpu clean
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -51,6 +51,9 @@ check: $(INSTALLED) ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+budgets: $(INSTALLED) ## write tests/budgets.json again: registers and instructions of every variant
+	$(BIN)/python tests/budgets.py
 
 bench: $(INSTALLED) ## what a call of each stage costs here
 	PYTHONPATH=tests $(BIN)/python bench/bench_call.py
