@@ -27,7 +27,9 @@ SHARED_LIMIT = {"sm_80": 163 << 10, "sm_90": 227 << 10, "sm_100": 227 << 10, "gf
 
 def compile_variant(variant: Variant, target: str) -> Any:
     signature = variant.signature | dict.fromkeys(variant.constexprs, "constexpr")
-    source = ASTSource(fn=variant.kernel, signature=signature, constexprs=variant.constexprs)
+    # As a launch has it, so that each finds the other's compilation in Triton's cache.
+    attributes = {(variant.kernel.arg_names.index(name),): [] for name in variant.constexprs}
+    source = ASTSource(variant.kernel, signature, variant.constexprs, attributes)
     return triton.compile(source, target=TARGETS[target], options=variant.options)
 
 
