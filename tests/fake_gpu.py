@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
 
 from tetris_kernels.kernels import catalogue
+
+Driver = TypeVar("Driver", bound="FakeDriver")
 
 KERNELS = {variant.kernel for variant in catalogue.variants()}
 
@@ -73,12 +75,11 @@ class FakeDriver(DriverBase):
 
 
 @contextlib.contextmanager
-def active() -> Iterator[FakeDriver]:
+def active(fake: Driver) -> Iterator[Driver]:
     """Triton has this driver, and no kernel is compiled yet.
 
-    The launchers take CPU tensors here: their pointers only travel to a launch that does nothing.
+    The launchers take CPU tensors here: a FakeDriver's launch does nothing with their pointers.
     """
-    fake = FakeDriver()
     triton.runtime.driver.set_active(fake)
     _forget()
     yield fake

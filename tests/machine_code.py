@@ -29,7 +29,9 @@ _NOP = 0x918  # the operation that pads a kernel's code
 
 def compile_variant(variant: Variant, target: str, **options: Any) -> Any:
     signature = variant.signature | dict.fromkeys(variant.constexprs, "constexpr")
-    source = ASTSource(fn=variant.kernel, signature=signature, constexprs=variant.constexprs)
+    # As a launch has it, so that each finds the other's compilation in Triton's cache.
+    attributes = {(variant.kernel.arg_names.index(name),): [] for name in variant.constexprs}
+    source = ASTSource(variant.kernel, signature, variant.constexprs, attributes)
     return triton.compile(source, target=TARGETS[target], options=variant.options | options)
 
 
