@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from ptx import cycles, sass
+from ptx.program import Guards, Outcomes
 from ptx.sass import ReplayError
 
 NONE = 7  # no scoreboard
@@ -27,11 +29,11 @@ def listing(*instructions: str) -> str:
     return "\n".join(("\t.target\tsm_90a", *instructions))
 
 
-def walk(code: str, ptx: str, outcomes: sass.Outcomes) -> list[sass.Instruction]:
+def walk(code: str, ptx: str, outcomes: Outcomes) -> list[sass.Instruction]:
     return sass.Walker(sass.parse(code), ptx).walk(outcomes)
 
 
-def issued(code: str, ptx: str, outcomes: sass.Outcomes) -> list[str]:
+def issued(code: str, ptx: str, outcomes: Outcomes) -> list[str]:
     return [instruction.operation for instruction in walk(code, ptx, outcomes)]
 
 
@@ -279,3 +281,12 @@ def test_a_barrier_that_not_all_reach():
 def test_an_operation_of_unknown_latency():
     with pytest.raises(ReplayError, match="FADD has to be waited for"):
         cycles.alone(parsed(machine("FADD R1, R1, R1", sets=0)))
+
+
+def test_outcomes_are_of_the_warps_that_came():
+    guards = Guards(threads=64)
+    thread = np.arange(64)
+    guards.note(7, thread < 64, thread < 3)
+    guards.note(7, thread < 32, thread < 32)
+    guards.note(9, thread >= 60, thread < 0)
+    assert guards.outcomes == [{7: [(32, 3), (32, 32)]}, {7: [(32, 0)], 9: [(4, 0)]}]

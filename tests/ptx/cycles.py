@@ -100,6 +100,11 @@ def alone(issues: Sequence[Instruction]) -> int:
     return time
 
 
+def barriers(issues: Sequence[Instruction]) -> int:
+    """How many barriers a warp comes to: as many as in the execution, or the replay went astray."""
+    return sum(instruction.operation == "BAR" for instruction in issues)
+
+
 def together(program: Sequence[Sequence[Instruction]]) -> int:
     """Cycles until the last of a program's warps is done: they share four schedulers, a pipe and the barriers."""
     warps = [_Warp(issues) for issues in program]

@@ -13,7 +13,7 @@ from ptx import access, machine
 from ptx.faults import Unsupported
 from ptx.memory import GlobalMemory, Users, shared_memory
 from ptx.parse import Kernel, parse
-from ptx.program import Program
+from ptx.program import Guards, Outcomes, Program
 from ptx.types import UNSIGNED
 
 # Pointers to scratch memory that Triton adds to every kernel, and gives nothing to point to where it is not used.
@@ -29,6 +29,7 @@ class Counts:
     shared_wavefronts: int
     sectors: int  # of 32 bytes, of each warp's accesses to global memory
     trips: tuple[int, ...]  # of program 0, warp 0: how often each loop ran, in the order of their first branches back
+    outcomes: tuple[Outcomes, ...]  # of program 0, of each warp
 
 
 def execute(compiled: Any, grid: Sequence[int], args: Sequence[Any], *, seed: int = 0) -> Counts:
@@ -72,17 +73,18 @@ def run(
 
     rng = np.random.default_rng(seed)
     instructions = barriers = wavefronts = sectors = 0
-    trips = machine.Trips()
+    trips, guards = machine.Trips(), Guards(kernel.threads)
     for index in programs:
         threads.new_epoch()
         shared = shared_memory(shared_bytes if kernel.arrays else 0)
         of_shared = Users(len(shared.data), access.narrowest(kernel, "shared"), kernel.threads, "thread")
         shared.users = [(of_shared, False)]
         program = Program(kernel, index, size, arguments, shared, memory, rng)
+        program.guards = guards if program.number == 0 else None
         instructions += machine.run(program, steps, trips if program.number == 0 else None)
         barriers, wavefronts = barriers + program.barriers, wavefronts + program.wavefronts
         sectors += program.sectors
-    return Counts(instructions, barriers, wavefronts, sectors, tuple(trips.counts))
+    return Counts(instructions, barriers, wavefronts, sectors, tuple(trips.counts), tuple(guards.outcomes))
 
 
 def _arguments(kernel: Kernel, values: Sequence[Any]) -> dict[str, Any]:

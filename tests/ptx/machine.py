@@ -200,6 +200,8 @@ def _advance(
         step = steps[at]
         count += 1
         now = active if step.guard is None else _guarded(program, step, active)
+        if program.guards is not None and step.guard is not None:
+            program.guards.note(step.instruction.line, active.mask, now.mask)
         if step.run is not None:
             if now is active or now.mask.any():
                 try:

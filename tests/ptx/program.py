@@ -29,6 +29,24 @@ class Active:
         return int(self.mask.reshape(-1, 32).any(axis=1).sum())
 
 
+# What the lanes of a warp said to a guarded instruction, each time that they came to it: how many came, and for how
+# many of them the guard held; by the instruction's line in the PTX.
+Outcomes = dict[int, list[tuple[int, int]]]
+
+
+class Guards:
+    """How the guarded instructions of a program went, branches among them, for each warp."""
+
+    def __init__(self, threads: int) -> None:
+        self.outcomes: list[Outcomes] = [{} for _ in range(threads // 32)]
+
+    def note(self, line: int, came: Mask, held: Mask) -> None:
+        lanes = zip(*(mask.reshape(-1, 32).sum(axis=1).tolist() for mask in (came, held)), strict=True)
+        for outcomes, outcome in zip(self.outcomes, lanes, strict=True):
+            if outcome[0]:
+                outcomes.setdefault(line, []).append(outcome)
+
+
 class Program:
     """One program of a launch: registers of all its threads, and its memory."""
 
@@ -58,6 +76,7 @@ class Program:
             for name, value in {"ctaid": at, "nctaid": of, "ntid": of_threads}.items():
                 self.registers[f"%{name}.{axis}"] = np.full(kernel.threads, value, np.uint32)
         self.barriers = self.wavefronts = self.sectors = 0
+        self.guards: Guards | None = None  # of a program whose way is asked for
 
 
 SPECIAL = {"%tid.x", "%laneid"} | {f"%{name}.{axis}" for name in ("ctaid", "nctaid", "ntid") for axis in "xyz"}

@@ -11,7 +11,9 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+
+from ptx.program import Outcomes
 
 # Architectures whose instructions have 16 bytes and the control fields where `_control` reads them.
 ARCHITECTURES = (80, 90, 100)
@@ -28,11 +30,6 @@ KNOWN = frozenset(_STRAIGHT.split()) | {"BAR", "BRA", "EXIT"}
 
 # How many instructions have to speak for one reading of a branch to outweigh one that ptxas moved to the other side.
 CLEAR = 10
-
-# What an execution notes of a guarded line of PTX, each time a warp comes to it: the lanes that came, and those of them
-# for which the guard held.
-Outcome = tuple[int, int]
-Outcomes = Mapping[int, Sequence[Outcome]]  # by line, counted from 1
 
 
 class ReplayError(ValueError):
@@ -153,7 +150,7 @@ class Walker:
                 raise ReplayError(f"line {line} of the PTX came {len(left[line])} times more than its branch")
         return issued
 
-    def _is_taken(self, branch: int, outcome: Outcome) -> bool:
+    def _is_taken(self, branch: int, outcome: tuple[int, int]) -> bool:
         """Whether a warp with this outcome at the branch's line takes the branch."""
         if branch not in self._known:
             self._known[branch] = self._compare(branch)
