@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+
 from ptx import launch
 from ptx.types import UNSIGNED, Array
 
