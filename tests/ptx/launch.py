@@ -52,24 +52,24 @@ def execute(compiled: Any, grid: Sequence[int], args: Sequence[Any], *, seed: in
 
 
 @functools.lru_cache(maxsize=256)
-def _prepared(ptx: str) -> tuple[Kernel, list[machine.Step]]:
+def _prepared(ptx: str) -> tuple[Kernel, list[machine.Step], dict[str, int]]:
+    """The kernel, its steps, and of each space how many bytes races are looked for in."""
     kernel = parse(ptx)
-    return kernel, machine.prepare(kernel)
+    return kernel, machine.prepare(kernel), {space: access.narrowest(kernel, space) for space in ("global", "shared")}
 
 
 def run(
     ptx: str, shared_bytes: int, grid: Sequence[int], values: Sequence[Any], memory: GlobalMemory, seed: int
 ) -> Counts:
     """Run a launch. values: those of the parameters, of pointers the addresses in `memory`."""
-    kernel, steps = _prepared(ptx)
+    kernel, steps, cells = _prepared(ptx)
     arguments = _arguments(kernel, values)
     size: tuple[int, int, int] = (*grid, 1, 1)[:3]  # type: ignore[assignment]
     programs = [(x, y, z) for z in range(size[2]) for y in range(size[1]) for x in range(size[0])]
-    cell = access.narrowest(kernel, "global")
-    threads = Users(len(memory.data), cell, kernel.threads, "thread")
+    threads = Users(len(memory.data), cells["global"], kernel.threads, "thread")
     memory.users = [(threads, False)]
     if len(programs) > 1:
-        memory.users.append((Users(len(memory.data), cell, len(programs), "program"), True))
+        memory.users.append((Users(len(memory.data), cells["global"], len(programs), "program"), True))
 
     rng = np.random.default_rng(seed)
     instructions = barriers = wavefronts = sectors = 0
@@ -77,8 +77,7 @@ def run(
     for index in programs:
         threads.new_epoch()
         shared = shared_memory(shared_bytes if kernel.arrays else 0)
-        of_shared = Users(len(shared.data), access.narrowest(kernel, "shared"), kernel.threads, "thread")
-        shared.users = [(of_shared, False)]
+        shared.users = [(Users(len(shared.data), cells["shared"], kernel.threads, "thread"), False)]
         program = Program(kernel, index, size, arguments, shared, memory, rng)
         program.guards = guards if program.number == 0 else None
         instructions += machine.run(program, steps, trips if program.number == 0 else None)

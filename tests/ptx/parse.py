@@ -112,11 +112,11 @@ def parse(text: str) -> Kernel:
     instructions: list[Instruction] = []
     source, used_bytes = "", None
     for number, line in enumerate(body.split("\n"), start=head.count("\n") + 3):
-        for statement in map(str.strip, re.split(r";|(?<=[^:]):$", line.split("//")[0].strip())):
+        for statement in map(str.strip, line.split("//")[0].split(";")):
             if not statement:
                 continue
-            if line.strip().startswith("$"):
-                labels[statement] = len(instructions)
+            if found := re.fullmatch(r"(\$\w+):", statement):
+                labels[found[1]] = len(instructions)
             elif found := _REGISTERS.fullmatch(statement):
                 kind, prefix = found.groups()
                 if kind not in DTYPES:

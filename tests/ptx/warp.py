@@ -18,6 +18,7 @@ from ptx.types import DTYPES, UNSIGNED, Array, Mask
 
 WORD = UNSIGNED[32]
 PREDICATE = DTYPES["pred"]
+ALL_LANES = WORD.type(0xFFFFFFFF)
 
 SHUFFLES = {f"shfl.sync.{mode}.b32": mode for mode in ("up", "down", "bfly", "idx")}
 VOTES: dict[str, tuple[np.dtype[Any], Callable[[Mask, Mask], Any]]] = {
@@ -65,6 +66,8 @@ WARP_SYNC = {*SHUFFLES, *VOTES, *REDUCTIONS, *MATRICES}
 def _members(masks: Any, program: Program, active: Active) -> Mask:
     """[warps, 32]: the lanes that the active ones' membermask names, all of which have to be active themselves."""
     lanes = active.mask.reshape(-1, 32)
+    if active.is_all and np.all(masks == ALL_LANES):
+        return lanes
     masks = np.broadcast_to(masks, (program.threads,)).reshape(-1, 32, 1)
     named = (masks >> np.arange(32, dtype=WORD) & WORD.type(1)) != 0
     wrong = lanes & (named != lanes[:, None, :]).any(axis=2)
