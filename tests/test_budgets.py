@@ -78,9 +78,9 @@ def test_rows_of_another_triton_are_not_read(tmp_path):
     assert [line for line in path.read_text().splitlines() if "sm_90" in line] == ['"pack sm_90": {"registers": 10}']
 
 
-@pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100"])
-def test_instructions_are_those_of_the_disassembler(target):
-    compiled = machine_code.compile_variant(budgets.VARIANTS["pack-int32"], target)
+@pytest.mark.parametrize("gpu", ["sm_80", "sm_90", "sm_100"])
+def test_instructions_are_those_of_the_disassembler(gpu):
+    compiled = machine_code.compile_variant(budgets.VARIANTS["pack-int32"], gpu)
     listed = re.findall(r"^\s+/\*[0-9a-f]{4,}\*/ +(\S+)", machine_code.disassembly(compiled), re.MULTILINE)
     assert machine_code.resources(compiled)["instructions"] == sum(not name.startswith("NOP") for name in listed) > 100
 

@@ -50,7 +50,7 @@ def test_fields_of_an_instruction():
 
 
 @pytest.mark.parametrize(
-    ("instruction", "target", "is_conditional"),
+    ("instruction", "to", "is_conditional"),
     [
         ("BRA `(.L_x_0)", 1, False),
         ("@P1 BRA `(.L_x_0)", 1, True),
@@ -60,9 +60,9 @@ def test_fields_of_an_instruction():
         ("@P0 EXIT", 2, True),
     ],
 )
-def test_targets_of_branches(instruction, target, is_conditional):
+def test_targets_of_branches(instruction, to, is_conditional):
     code = sass.parse(listing(machine(instruction), ".L_x_0:", EXIT))
-    assert (code[0].target, code[0].is_conditional) == (target, is_conditional)
+    assert (code[0].target, code[0].is_conditional) == (to, is_conditional)
 
 
 PTX_IF = """\
