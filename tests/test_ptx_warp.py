@@ -77,9 +77,7 @@ def test_a_shuffle_from_a_lane_that_is_not_active() -> None:
 
 def test_votes() -> None:
     assert set(VOTES) == {f"vote.sync.{name}" for name in ("all.pred", "any.pred", "ballot.b32")}
-    body = (
-        "and.b32 %r1, %r90, 63;\nsetp.lt.s32 %p1, %r1, {};\nvote.sync.{}.pred %p2, %p1, -1;\nselp.b32 %r99, 1, 0, %p2;"
-    )
+    body = "setp.lt.s32 %p1, %r90, {};\nvote.sync.{}.pred %p2, %p1, -1;\nselp.b32 %r99, 1, 0, %p2;"
     assert results(body.format(32, "all"), 64) == [1] * 32 + [0] * 32
     assert results(body.format(40, "all"), 64) == [1] * 32 + [0] * 32
     assert results(body.format(40, "any"), 96) == [1] * 64 + [0] * 32

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import fake_gpu
@@ -40,6 +40,7 @@ class PtxDriver(fake_gpu.FakeDriver):
         self.executed: Counter[str] = Counter()  # programs run, by the variant's name
         self.counts: list[tuple[str, launch.Counts]] = []
         self.inputs: list[Tensor] = []
+        self.edit: Callable[[str], str] = lambda ptx: ptx  # what a test does to the PTX before it runs
         driver = self
 
         class Launcher:
@@ -66,7 +67,7 @@ class PtxDriver(fake_gpu.FakeDriver):
         memory = GlobalMemory(list(storages.values()))
         bases = dict(zip(storages, memory.bases, strict=True))
         values = [_address(v, bases) if isinstance(v, Tensor) else v for v in given]
-        counts = launch.run(compiled.asm["ptx"], metadata.shared, grid, values, memory, seed=0)
+        counts = launch.run(self.edit(compiled.asm["ptx"]), metadata.shared, grid, values, memory, seed=0)
         memory.copy_back()
         self.executed[name] += grid[0] * grid[1] * grid[2]
         self.counts.append((name, counts))
@@ -75,8 +76,10 @@ class PtxDriver(fake_gpu.FakeDriver):
     def reading(self, inputs: Iterable[Tensor]) -> Iterator[None]:
         """Launches may read all elements of these tensors: a launcher may pass on a view that does not show them."""
         self.inputs = list(inputs)
-        yield
-        self.inputs = []
+        try:
+            yield
+        finally:
+            self.inputs = []
 
 
 def _address(tensor: Tensor, bases: dict[int, int]) -> int:
