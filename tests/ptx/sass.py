@@ -4,6 +4,10 @@ The listing says of each instruction which line of the PTX it comes from. ptxas 
 keeps, and of some guarded instructions; it turns them over and moves code around, but the line stays. So a branch goes
 where the execution went at that line. What does not fit (an operation that is not known, two branches of one line, a
 branch whose sides cannot be told apart, an outcome too few or too many) is a ReplayError, never a guess.
+
+Its limits: no calls, and no BRA.U and BRA.CONV, for which the listing has no line of their own; so some variants cannot
+be replayed on sm_80 and sm_100. Lanes that part between two sides of a branch, or in a loop, are refused too. A guarded
+instruction counts as effective each time if its line ever was. A branch that ptxas left out is not missed.
 """
 
 from __future__ import annotations
