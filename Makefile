@@ -6,11 +6,15 @@ BIN := $(VENV)/bin
 # Two processes by default: more would fight over the cores of a small machine.
 JOBS ?= 2
 
+# Of make kernels, e.g. ARGS="'select-*-64x8' --target sm_80 --json".
+ARGS ?=
+
 # One stamp for each torch that was named, so that another name installs it.
 INSTALLED := $(VENV)/.installed-$(shell printf '%s' '$(TORCH)' | cksum | cut -d ' ' -f 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo replay lossless test check bench bench-select bench-gpu bench-decode ngrams test-model test-gpu clean
+.PHONY: help demo replay lossless test check budgets kernels bench bench-select bench-gpu bench-decode ngrams test-model \
+	test-gpu clean
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -51,6 +55,12 @@ check: $(INSTALLED) ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+budgets: $(INSTALLED) ## write tests/budgets.json again: registers and instructions of every variant
+	$(BIN)/python tests/budgets.py
+
+kernels: $(INSTALLED) ## what each kernel variant takes: compiled code and executed PTX, a few minutes, no GPU
+	PYTHONPATH=tests $(BIN)/python bench/kernels.py $(ARGS)
 
 bench: $(INSTALLED) ## what a call of each stage costs here
 	PYTHONPATH=tests $(BIN)/python bench/bench_call.py

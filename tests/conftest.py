@@ -80,7 +80,7 @@ def driver() -> Iterator[Any]:
     """A Triton driver without a GPU, which only notes the launches."""
     import fake_gpu  # which imports triton: not before a test asks for it
 
-    with fake_gpu.active() as fake:
+    with fake_gpu.active(fake_gpu.FakeDriver()) as fake:
         yield fake
 
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
 
 from tetris_kernels.kernels import catalogue, launching
+
+Driver = TypeVar("Driver", bound="FakeDriver")
 
 KERNELS = {variant.kernel for variant in catalogue.variants()}
 
@@ -80,13 +82,13 @@ class _Forgetful(dict[tuple[str, int], Any]):
 
 
 @contextlib.contextmanager
-def active(dispatched: bool = True) -> Iterator[FakeDriver]:
+def active(fake: Driver, dispatched: bool = True) -> Iterator[Driver]:
     """Triton has this driver, and no kernel is compiled yet.
 
-    The launchers take CPU tensors here: their pointers only travel to a launch that does nothing. dispatched: each
+    The launchers take CPU tensors here: a FakeDriver's launch does nothing with their pointers. dispatched: each
     launch goes by Triton's dispatch, which sees what its arguments ask for, and not only the first one of a variant.
     """
-    fake, kept = FakeDriver(), launching._compiled
+    kept = launching._compiled
     triton.runtime.driver.set_active(fake)
     launching._compiled = _Forgetful() if dispatched else {}
     _forget()

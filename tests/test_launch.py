@@ -12,7 +12,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("the interpreter replaces the launcher", allow_module_level=True)
 
 import fake_gpu
-from fake_gpu import num_compiled
+from fake_gpu import FakeDriver, num_compiled
 
 from tetris_kernels.kernels import launching, selection
 
@@ -110,7 +110,7 @@ def test_strides_beyond_32_bits_reach_the_launcher_whole(driver):
 def test_later_launches_are_those_of_the_dispatch():
     """Without Triton's dispatch the launcher gets the same compilation, grid and arguments."""
     calls_of_a_kind = [(torch.zeros(5, 4), {}), (torch.zeros(5, 4), {"draft_lens": torch.zeros(5, dtype=torch.int64)})]
-    with fake_gpu.active(dispatched=False) as fake:
+    with fake_gpu.active(FakeDriver(), dispatched=False) as fake:
         for logprobs, optional in calls_of_a_kind * 3:
             launch(logprobs, host_budget=7, **optional)
         assert fake_gpu.num_compiled() == 2
