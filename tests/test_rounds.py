@@ -29,6 +29,8 @@ BATCHES = {
     "two classes": (exponential(64, 8, 0.5), torch.tensor([6.0, 0.0]).repeat(32)),
     "spread weights": (exponential(64, 8, 0.5), torch.linspace(-300, 300, 64)),
 }
+# After six rounds the bracket is moved to keys that exist: little is left of it.
+ON_A_GRID = ("all tied", "coarse")
 
 
 @pytest.mark.kernel
@@ -45,5 +47,5 @@ def test_rounds_are_few(name, monkeypatch):
         rounds.clear()
         picked = select(logprobs, budget, log_weights=weights, backend="triton")
         # 13 rounds quarter a bracket of 2^25 to nothing; rounds that take less, near 0, come before.
-        assert 1 <= len(rounds) <= 20
+        assert 1 <= len(rounds) <= (7 if name in ON_A_GRID else 20)
         assert torch.equal(picked.lens, select(logprobs, budget, log_weights=weights, backend="torch").lens)

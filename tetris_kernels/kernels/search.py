@@ -11,6 +11,8 @@ from tetris_kernels.kernels.keys import NEVER
 from tetris_kernels.kernels.loading import owns_rows, tile_width
 
 LARGE = tl.constexpr(1 << 24)  # keys in -LARGE..LARGE are exact in float32
+USUAL_ROUNDS = tl.constexpr(5)
+MAX_ROUNDS = tl.constexpr(32)  # more than any search takes
 INFINITE = tl.constexpr(1.5e9)  # above every usable key (below 2^30 + 2^26), below NEVER
 
 
@@ -76,6 +78,54 @@ def _narrow(budget, lo, hi, upto, t0, t1, t2, n0, n1, n2):
     return new_lo, new_hi, new_upto
 
 
+@triton.constexpr_function
+def is_small(num_keys):
+    """Whether a search is usually over after the first and USUAL_ROUNDS more rounds: where a thread owns its rows."""
+    return num_keys <= 1024
+
+
+@triton.jit
+def _quarter(keys, budget, usable, lo, hi, upto, rounds: tl.constexpr):
+    """Up to `rounds` rounds of a search."""
+    left = rounds
+    while (hi - lo > 1) & (upto != budget) & (left > 0):
+        left -= 1
+        # A quarter of the bracket at most, and no more than its lower end is from 0: the far end is LARGE and rarely
+        # meant.
+        step = tl.maximum(tl.minimum((hi - lo) >> 2, tl.abs(lo) + 65536 // 4), 1)
+        t0 = lo + step
+        t1 = tl.minimum(t0 + step, hi - 1)
+        t2 = tl.minimum(t1 + step, hi - 1)
+        n0, n1, n2, _ = _totals(
+            count_below(keys, (t0 + 1).to(tl.float32)),
+            count_below(keys, (t1 + 1).to(tl.float32)),
+            count_below(keys, (t2 + 1).to(tl.float32)),
+            tl.zeros(usable.shape, tl.int32),
+        )
+        lo, hi, upto = _narrow(budget, lo, hi, upto, t0, t1, t2, n0, n1, n2)
+    return lo, hi, upto
+
+
+@triton.jit
+def _tighten(keys, lo, hi):
+    """lo and hi < LARGE moved to the keys between them: one below the least in (lo, hi], and the greatest.
+
+    For tiles whose rows a thread owns.
+    """
+    # Not key > lo: the lowest lo has no float32.
+    from_key = (lo + 1).to(tl.float32)
+    upto_key = hi.to(tl.float32)
+    least = tl.full(keys[0].shape, upto_key, tl.float32)
+    greatest = tl.full(keys[0].shape, from_key, tl.float32)
+    for c in tl.static_range(len(keys)):
+        least = tl.minimum(least, tl.where(keys[c] >= from_key, keys[c], upto_key))
+        greatest = tl.maximum(greatest, tl.where(keys[c] <= upto_key, keys[c], from_key))
+    ends = tl.join(tl.min(least, axis=1), -tl.max(greatest, axis=1))
+    # Integers have a reduction instruction; one chain of barriers for both ends.
+    least, greatest = tl.split(tl.min(ends.to(tl.int32), axis=0))
+    return least - 1, -greatest
+
+
 @triton.jit
 def search(keys, budget, usable, lowest, weighted):
     """Bracket the budget's last key: count(key <= lo) < budget <= count(key <= hi) = upto, until upto is the
@@ -94,20 +144,12 @@ def search(keys, budget, usable, lowest, weighted):
     )
     budget = tl.minimum(budget, total)
     lo, hi, upto = _narrow(budget, lo, hi, total, t0, t1, t2, n0, n1, n2)
-    while (hi - lo > 1) & (upto != budget):
-        # A quarter of the bracket at most, and no more than its lower end is from 0: the far end is LARGE and rarely
-        # meant.
-        step = tl.maximum(tl.minimum((hi - lo) >> 2, tl.abs(lo) + 65536 // 4), 1)
-        t0 = lo + step
-        t1 = tl.minimum(t0 + step, hi - 1)
-        t2 = tl.minimum(t1 + step, hi - 1)
-        n0, n1, n2, _ = _totals(
-            count_below(keys, (t0 + 1).to(tl.float32)),
-            count_below(keys, (t1 + 1).to(tl.float32)),
-            count_below(keys, (t2 + 1).to(tl.float32)),
-            tl.zeros(usable.shape, tl.int32),
-        )
-        lo, hi, upto = _narrow(budget, lo, hi, upto, t0, t1, t2, n0, n1, n2)
+    if is_small(keys[0].shape[0] * keys[0].shape[1] * len(keys)):
+        lo, hi, upto = _quarter(keys, budget, usable, lo, hi, upto, USUAL_ROUNDS)
+        if (hi - lo > 1) & (upto != budget) & (hi < LARGE):
+            # Most searches are over. Where keys tie or lie on a coarse grid, few of them are left, perhaps one.
+            lo, hi = _tighten(keys, lo, hi)
+    lo, hi, upto = _quarter(keys, budget, usable, lo, hi, upto, MAX_ROUNDS)
     return lo, hi, upto, budget
 
 
