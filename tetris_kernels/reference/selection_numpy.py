@@ -119,11 +119,13 @@ def _key_at(keys: Keys, index: int, num_requests: int) -> Keys:
         between = keys > low
         up_to_low = keys.size - int(np.count_nonzero(between))
         between &= keys < high
+        candidates = np.compress(between, keys)
         if index < up_to_low:
             if index >= np.count_nonzero(keys < low):
                 return low
-        elif index < up_to_low + np.count_nonzero(between):
-            keys, index = np.compress(between, keys), index - up_to_low
+        elif index < up_to_low + candidates.size:
+            candidates.partition(index - up_to_low)
+            return candidates[index - up_to_low, ...]
         elif index < np.count_nonzero(keys <= high):
             return high
     return np.partition(keys, index)[index, ...]
@@ -134,4 +136,6 @@ def _sorted_sample(keys: Keys, num_requests: int) -> Keys:
     step = keys.size // SAMPLES
     while math.gcd(step, num_requests) > 1:  # or some requests would never be sampled
         step += 1
-    return np.sort(keys[::step])
+    sample = keys[::step].copy()
+    sample.sort()
+    return sample
