@@ -101,7 +101,9 @@ def _first(keys: Keys, size: int) -> Bools:
     taken = flat <= cut
     excess = np.count_nonzero(taken) - size
     if excess:
-        taken[np.flatnonzero(flat == cut)[-excess:]] = False
+        # The last of those that equal the cut are too many: from the first of them on, none is taken.
+        end = np.flatnonzero(flat == cut)[-excess]
+        np.less(flat[end:], cut, out=taken[end:])
     return taken.reshape(keys.shape)
 
 
@@ -119,11 +121,11 @@ def _key_at(keys: Keys, index: int, num_requests: int) -> Keys:
         between = keys > low
         up_to_low = keys.size - int(np.count_nonzero(between))
         between &= keys < high
-        candidates = np.compress(between, keys)
         if index < up_to_low:
             if index >= np.count_nonzero(keys < low):
                 return low
-        elif index < up_to_low + candidates.size:
+        elif index < up_to_low + np.count_nonzero(between):
+            candidates = np.compress(between, keys)
             candidates.partition(index - up_to_low)
             return candidates[index - up_to_low, ...]
         elif index < np.count_nonzero(keys <= high):
