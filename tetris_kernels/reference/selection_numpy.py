@@ -120,16 +120,17 @@ def _key_at(keys: Keys, index: int, num_requests: int) -> Keys:
         low, high = sample[max(middle - SPREAD, 0), ...], sample[min(middle + SPREAD, sample.size - 1), ...]
         between = keys > low
         up_to_low = keys.size - int(np.count_nonzero(between))
-        between &= keys < high
         if index < up_to_low:
             if index >= np.count_nonzero(keys < low):
                 return low
-        elif index < up_to_low + np.count_nonzero(between):
-            candidates = np.compress(between, keys)
-            candidates.partition(index - up_to_low)
-            return candidates[index - up_to_low, ...]
-        elif index < np.count_nonzero(keys <= high):
-            return high
+        else:
+            between &= keys < high
+            if index < up_to_low + np.count_nonzero(between):
+                candidates = np.compress(between, keys)
+                candidates.partition(index - up_to_low)
+                return candidates[index - up_to_low, ...]
+            if index < np.count_nonzero(keys <= high):
+                return high
     return np.partition(keys, index)[index, ...]
 
 
