@@ -23,7 +23,7 @@ def select(
 
     The budget is the one element of `budget` where that is given, else `host_budget`.
     """
-    run = selection_numpy.select if draft_logprobs.device.type == "cpu" else select_on_device
+    run = selection_numpy.select if draft_logprobs.is_cpu else select_on_device
     return run(draft_logprobs, budget, host_budget, draft_lens, min_lens, max_lens, log_weights)
 
 

@@ -101,7 +101,9 @@ def _first(keys: Keys, size: int) -> Bools:
     taken = flat <= cut
     excess = np.count_nonzero(taken) - size
     if excess:
-        taken[np.flatnonzero(flat == cut)[-excess:]] = False
+        # The last of those that equal the cut are too many: from the first of them on, none is taken.
+        end = np.flatnonzero(flat == cut)[-excess]
+        np.less(flat[end:], cut, out=taken[end:])
     return taken.reshape(keys.shape)
 
 
@@ -118,14 +120,17 @@ def _key_at(keys: Keys, index: int, num_requests: int) -> Keys:
         low, high = sample[max(middle - SPREAD, 0), ...], sample[min(middle + SPREAD, sample.size - 1), ...]
         between = keys > low
         up_to_low = keys.size - int(np.count_nonzero(between))
-        between &= keys < high
         if index < up_to_low:
             if index >= np.count_nonzero(keys < low):
                 return low
-        elif index < up_to_low + np.count_nonzero(between):
-            keys, index = np.compress(between, keys), index - up_to_low
-        elif index < np.count_nonzero(keys <= high):
-            return high
+        else:
+            between &= keys < high
+            if index < up_to_low + np.count_nonzero(between):
+                candidates = np.compress(between, keys)
+                candidates.partition(index - up_to_low)
+                return candidates[index - up_to_low, ...]
+            if index < np.count_nonzero(keys <= high):
+                return high
     return np.partition(keys, index)[index, ...]
 
 
@@ -134,4 +139,6 @@ def _sorted_sample(keys: Keys, num_requests: int) -> Keys:
     step = keys.size // SAMPLES
     while math.gcd(step, num_requests) > 1:  # or some requests would never be sampled
         step += 1
-    return np.sort(keys[::step])
+    sample = keys[::step].copy()
+    sample.sort()
+    return sample
