@@ -1,7 +1,13 @@
-"""The picture of a GPU run: kernel time of each way against the size of the batch."""
+"""The picture of a GPU run: kernel time of each way against the size of the batch.
+
+`python -m bench.gpu_plot bench/results/<run>.csv` draws it again from the run's files.
+"""
 
 from __future__ import annotations
 
+import csv
+import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,29 +18,34 @@ import matplotlib.pyplot as plt
 
 from bench.gpu_results import Row
 
+OURS = "tetris_kernels, triton"
+AT = "64 x 8"
+
+
+def _size(row: Row) -> str:
+    return f"{row['requests']} x {row['drafts']}"
+
 
 def draw(rows: Sequence[Row], about: dict[str, str], path: Path) -> None:
     """Smooth inputs, half of the drafts; on the left by size, on the right at 64 x 8 what the host waits for."""
-    chosen = [row for row in rows if row["kind"] == "smooth" and row["budget"] == 0.5]
+    chosen = [row for row in rows if row["kind"] == "smooth" and float(str(row["budget"])) == 0.5]
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.8), layout="constrained")
-    sizes = sorted({(row["requests"], row["drafts"]) for row in chosen}, key=lambda size: size[0] * size[1])
-    ways = list(dict.fromkeys(row["way"] for row in chosen))
-    for way in ways:
-        points = {(row["requests"], row["drafts"]): row["warm us"] for row in chosen if row["way"] == way}
-        xs = [i for i, size in enumerate(sizes) if points.get(size)]
-        if xs:
-            ours = str(way) == "tetris_kernels, triton"
-            left.plot(xs, [points[sizes[i]] for i in xs], marker="o", label=way, linewidth=3 if ours else 1.2)
-    left.set_xticks(range(len(sizes)), [f"{n} x {k}" for n, k in sizes])
+    sizes = list(dict.fromkeys(_size(row) for row in chosen))  # a run goes from small to large
+    for way in dict.fromkeys(str(row["way"]) for row in chosen):
+        points = {_size(row): float(str(row["warm us"])) for row in chosen if row["way"] == way and row["warm us"]}
+        if points:
+            xs = [sizes.index(size) for size in points]
+            left.plot(xs, list(points.values()), marker="o", label=way, linewidth=3 if way == OURS else 1.2)
+    left.set_xticks(range(len(sizes)), sizes)
     left.set(yscale="log", xlabel="requests x drafts", ylabel="microseconds a call, graph replay")
     left.set_title("on the GPU")
     left.legend(fontsize=7)
     left.grid(alpha=0.3, which="both")
 
-    at = [row for row in chosen if (row["requests"], row["drafts"]) == (64, 8)]
+    at = [row for row in chosen if _size(row) == AT]
     at.sort(key=lambda row: -float(str(row["host us"])))
     right.barh([str(row["way"]) for row in at], [float(str(row["host us"])) for row in at])
-    right.set(xscale="log", xlabel="microseconds until the host has a decision on the device, 64 x 8")
+    right.set(xscale="log", xlabel="microseconds until the host has a decision on the device, " + AT)
     right.set_title("one decision, host clock")
     right.grid(alpha=0.3, axis="x", which="both")
     figure.suptitle(
@@ -42,3 +53,9 @@ def draw(rows: Sequence[Row], about: dict[str, str], path: Path) -> None:
     )
     figure.savefig(path, dpi=120)
     plt.close(figure)
+
+
+if __name__ == "__main__":
+    table = Path(sys.argv[1])
+    with table.open() as file:
+        draw(list(csv.DictReader(file)), json.loads(table.with_suffix(".json").read_text()), table.with_suffix(".png"))

@@ -17,20 +17,19 @@ _compiled: dict[tuple[str, int], Any] = {}
 
 
 def launch(variant: Variant, programs: int, *arguments: object) -> None:
-    """Launch a variant on the current device; arguments: all of its kernel's but the compile-time sizes, the last.
+    """Launch a variant on the current device; arguments: all of its kernel's but its `sizes`, the last.
 
     Only the first launch on a device goes by Triton's dispatch, which looks for the compilation that the arguments
     ask for and costs the host several times as much as the launch itself: a variant has just one.
     """
-    sizes = {name: value for name, value in variant.constexprs.items() if value is not None}
     if not isinstance(variant.kernel, triton.JITFunction):  # the interpreter
-        variant.kernel[(programs,)](*arguments, **sizes, **variant.options)
+        variant.kernel[(programs,)](*arguments, **variant.sizes, **variant.options)
         return
     key = variant.name, triton.runtime.driver.active.get_current_device()
     if key in _compiled:
-        _compiled[key][(programs, 1, 1)](*arguments, *sizes.values())
+        _compiled[key][(programs, 1, 1)](*arguments, *variant.sizes.values())
     else:
-        _compiled[key] = variant.kernel[(programs,)](*arguments, **sizes, **variant.options)
+        _compiled[key] = variant.kernel[(programs,)](*arguments, **variant.sizes, **variant.options)
 
 
 def num_words(values: Tensor | None) -> int:

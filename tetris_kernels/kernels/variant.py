@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 
@@ -16,6 +17,11 @@ class Variant:
     constexprs: dict[str, Any]
     num_warps: int
     when: str  # what it serves
+
+    @cached_property
+    def sizes(self) -> dict[str, Any]:
+        """The compile-time parameters that are not absent pointers: a kernel's last ones."""
+        return {name: value for name, value in self.constexprs.items() if value is not None}
 
     @property
     def options(self) -> dict[str, Any]:
