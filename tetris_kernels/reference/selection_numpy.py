@@ -41,10 +41,11 @@ def select(
     usable = draft_logprobs.numel() - (0 if beyond is None else np.count_nonzero(beyond))
     size = host_budget if budget is None else max(int(budget), 0)
     if size < usable:
-        taken = _first(_order_keys(draft_logprobs, beyond, min_lens, log_weights), size)
+        lens = _first(_order_keys(draft_logprobs, beyond, min_lens, log_weights), size).sum(0, dtype=np.int32)
+    elif beyond is None:
+        lens = np.full(num_requests, num_drafts, np.int32)
     else:
-        taken = np.ones((num_drafts, num_requests), np.bool_) if beyond is None else ~beyond
-    lens = taken.sum(0, dtype=np.int32)
+        lens = num_drafts - beyond.sum(0, dtype=np.int32)
     cu_lens = np.zeros(num_requests + 1, np.int32)
     np.add.accumulate(lens, out=cu_lens[1:])
     return torch.from_numpy(lens), torch.from_numpy(cu_lens)
