@@ -8,7 +8,6 @@ import triton.language as tl
 
 from tetris_kernels.kernels.loading import (
     BFLOAT16,
-    BUDGET,
     DRAFT_LENS,
     LOG_WEIGHTS,
     MAX_LENS,
@@ -87,8 +86,6 @@ def load_keys(batch, per_request, zero, N_PAD: tl.constexpr, K_PAD: tl.constexpr
     )
     if BY_ROW and per_request is not None:
         usable, floors, base, lowest, weighted = _row_limits(per_request, values, form, rows, num_requests, num_drafts)
-    if words_of(form, BUDGET) == 2:
-        budget = saturate(budget, budget_ptr, 0, 1, 2)
     # No row keeps more than the budget; said here, it keeps the budget's load from sinking behind the search.
     usable = tl.where(rows < num_requests, tl.maximum(tl.minimum(usable, budget), 0), 0)
     keys = _order_keys(chunks, form, usable, floors, base, lowest)

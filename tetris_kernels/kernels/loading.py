@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from tetris_kernels.kernels.primitives import load_low
+from tetris_kernels.kernels.primitives import load_high, load_low, narrow
 
 # Bits of `form`: what the arguments are, told at run time so that it does not multiply the variants.
 PACKED = tl.constexpr(1)  # every four drafts of a row are one aligned piece of memory
@@ -98,23 +98,26 @@ def load_batch(
     K_PAD: tl.constexpr,
     BY_ROW: tl.constexpr,
 ):
-    """[N, K] as a tuple of tiles [N_PAD, tile_width(K_PAD)], whole rows in a thread if BY_ROW; and the budget.
+    """[N, K] as a tuple of tiles [N_PAD, tile_width(K_PAD)], whole rows in a thread if BY_ROW; and the int32 budget.
 
     The budget is loaded in the branches of the log-probs: left outside, ptxas puts it before or behind them with
-    a wait in between, a second round trip to memory.
+    a wait in between, a second round trip to memory. Both of its words, for the same reason.
     """
     words = words_of(form, BUDGET)
     width: tl.constexpr = tile_width(K_PAD)
     if not BY_ROW:
         chunks = _load_tiles(logprobs_ptr, stride_n, stride_k, rows, num_rows, num_drafts, K_PAD // width, width)
-        budget = load_low(budget_ptr, 0, 1, words, host_budget)
+        low = load_low(budget_ptr, 0, 1, words, host_budget)
+        high = load_high(budget_ptr, 0, 1, words)
     elif (form & PACKED) != 0:
         chunks = _load_packed(logprobs_ptr, stride_n, rows, num_rows, num_drafts, K_PAD // 4)
-        budget = load_low(budget_ptr, 0, 1, words, host_budget)
+        low = load_low(budget_ptr, 0, 1, words, host_budget)
+        high = load_high(budget_ptr, 0, 1, words)
     else:
         chunks = _load_columns(logprobs_ptr, stride_n, stride_k, rows, num_rows, num_drafts, K_PAD // 4)
-        budget = load_low(budget_ptr, 0, 1, words, host_budget)
-    return chunks, budget
+        low = load_low(budget_ptr, 0, 1, words, host_budget)
+        high = load_high(budget_ptr, 0, 1, words)
+    return chunks, narrow(low, high, words > 1)
 
 
 @triton.jit

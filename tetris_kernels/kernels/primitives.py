@@ -42,9 +42,20 @@ def load_low(words_ptr, index, length, words, default):
 
 
 @triton.jit
+def load_high(words_ptr, index, length, words):
+    """The high 32 bits of [length] int64 (words = 2); 0 for others, of which nothing is read."""
+    return tl.load(words_ptr + index * words + 1, mask=index < tl.where(words > 1, length, 0), other=0)
+
+
+@triton.jit
 def saturate(low, words_ptr, index, length, words):
     """int32 nearest to an int64, of which `low` are the low 32 bits; `low` itself for other arrays."""
-    wide = index < tl.where(words > 1, length, 0)
-    high = tl.load(words_ptr + index * words + 1, mask=wide, other=0)
+    high = load_high(words_ptr, index, length, words)
+    return narrow(low, high, index < tl.where(words > 1, length, 0))
+
+
+@triton.jit
+def narrow(low, high, wide):
+    """int32 nearest to an int64 of these words; `low` itself where it is not `wide`."""
     beyond = tl.where(high < 0, -0x80000000, 0x7FFFFFFF)
     return tl.where(wide & (high != low >> 31), beyond, low)

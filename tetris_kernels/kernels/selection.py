@@ -16,9 +16,10 @@ from tetris_kernels.kernels.variant import Variant
 
 MAX_ENTRIES = 16384  # requests x drafts of a bucket: what one program holds without spilling
 
-# (requests, drafts, warps): each padded shape that is compiled, the smallest first. About a row a thread, but 64 short
-# rows in one warp, which needs no barrier; at most 16 warps, which both 32- and 64-lane warps allow.
+# (requests, drafts, warps): each padded shape that is compiled, the smallest first. About a row a thread, but up
+# to 64 short rows in one warp, which needs no barrier; at most 16 warps, which both 32- and 64-lane warps allow.
 BUCKETS = (
+    (32, 8, 1),
     (64, 8, 1),
     (64, 16, 2),
     (64, 32, 8),
