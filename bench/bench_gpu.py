@@ -83,8 +83,8 @@ def of_selection(peers: Sequence[Peer], verdicts: dict[tuple[str, str], gate.Ver
         everything = kind == "smooth" and fraction == HOST_FRACTION
         for peer in peers:
             row: Row = {"requests": shape[0], "drafts": shape[1], "kind": kind, "budget": fraction, "way": peer.name}
-            on_gpu = peer.takes("cuda", *shape)
-            if not on_gpu and not everything:
+            on_gpu = runs_on(peer) == "cuda"
+            if not (peer.takes("cuda", *shape) if on_gpu else everything):
                 continue
             verdict = verdicts[peer.name, f"{shape[0]}x{shape[1]} {kind} {fraction:.0%}"]
             row |= {"rows wrong": verdict.differ, "beyond budget": verdict.excess}

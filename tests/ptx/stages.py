@@ -14,13 +14,12 @@ import scoring_cases
 import test_acceptance
 import test_packing
 import test_scoring
-import test_select_from_logits
 import test_selection
 import torch
 from torch import Tensor
 
 from ptx import driver
-from tetris_kernels import score
+from tetris_kernels import score, select_from_logits
 
 ON_MACHINE = cases.Target("triton", "cpu")
 CAPABILITIES = {"sm_80": 80, "sm_90": 90, "sm_100": 100}
@@ -53,14 +52,18 @@ def run_score(machine: driver.PtxDriver, case: scoring_cases.Case, kind: str) ->
 
 
 def run_select_from_logits(
-    machine: driver.PtxDriver, case: scoring_cases.Case, kind: str, budget: int, **preferences: Tensor
+    machine: driver.PtxDriver, case: scoring_cases.Case, kind: str, budgets: list[int], **preferences: Tensor
 ) -> None:
-    """Bit for bit what score and select give, and the oracle's order of the scores."""
-    with machine.reading([*case.tensors.values(), *preferences.values()]):
-        picked, scores = test_select_from_logits.check(case, kind, budget, ON_MACHINE, **preferences)
+    """The scores are those of score, bit for bit; the selection is the oracle's of these."""
+    options: dict[str, Any] = {"kind": kind, **case.options, "backend": "triton"}
     rows = preferences if case.draft_lens is None else preferences | {"draft_lens": case.draft_lens}
-    keys = oracle.batch_keys(scores.tolist(), **{name: rows[name].tolist() for name in rows})
-    assert (picked.lens.tolist(), picked.cu_lens.tolist()) == cases.expected(keys, budget)
+    with machine.reading([*case.tensors.values(), *preferences.values()]):
+        expected = score(case.logits, case.ids, **options)
+        keys = oracle.batch_keys(expected.tolist(), **{name: values.tolist() for name, values in rows.items()})
+        for budget in budgets:
+            picked, scores = select_from_logits(case.logits, case.ids, budget, **options, **preferences)
+            assert torch.equal(test_scoring.bits(scores), test_scoring.bits(expected))
+            assert (picked.lens.tolist(), picked.cu_lens.tolist()) == cases.expected(keys, budget)
 
 
 def run_pack(machine: driver.PtxDriver, case: packing_cases.Case, capacities: list[int]) -> None:
