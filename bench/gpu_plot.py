@@ -39,7 +39,7 @@ def draw(rows: Sequence[Row], about: dict[str, str], path: Path) -> None:
     left.set_xticks(range(len(sizes)), sizes)
     left.set(yscale="log", xlabel="requests x drafts", ylabel="microseconds a call, graph replay")
     left.set_title("on the GPU")
-    left.legend(fontsize=7)
+    left.legend(fontsize=7, loc="upper left")
     left.grid(alpha=0.3, which="both")
 
     at = [row for row in chosen if _size(row) == AT]
@@ -48,9 +48,8 @@ def draw(rows: Sequence[Row], about: dict[str, str], path: Path) -> None:
     right.set(xscale="log", xlabel="microseconds until the host has a decision on the device, " + AT)
     right.set_title("one decision, host clock")
     right.grid(alpha=0.3, axis="x", which="both")
-    figure.suptitle(
-        f"select, smooth inputs, half of the drafts; {about['device']}, torch {about['torch']}", fontsize=10
-    )
+    where = f"{about['device']}, torch {about['torch']}, triton {about['triton']}"
+    figure.suptitle(f"select, smooth inputs, half of the drafts; {where}", fontsize=10)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
