@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -34,6 +36,24 @@ def test_replay_output_is_what_the_replay_prints():
     printed = [line.rstrip() for line in done.stdout.splitlines()]
     quoted_lines = [line.rstrip() for line in quoted.splitlines() if line.strip() != "..."]
     assert [line for line in quoted_lines if line not in printed] == []
+
+
+def test_times_on_a_gpu_are_those_of_the_results():
+    """The table's medians, from the file that the text before it names."""
+    before, _, table = README.partition("| requests x drafts |")
+    name = re.findall(r"`(bench/results/\S+\.csv)`", before)[-1]
+    with (ROOT / name).open() as file:
+        rows = list(csv.DictReader(file))
+    head, _, *lines = table.split("\n\n")[0].splitlines()
+    sizes = [size.strip() for size in head.strip("| ").split("|")]
+    assert len(lines) == len({row["way"] for row in rows if row["warm us"]})
+    for line in lines:
+        way, *quoted = (cell.strip() for cell in line.strip("|").split("|"))
+        way = way.rpartition(" (")[0] or way
+        of_way = [row for row in rows if row["way"] == way]
+        for size, microseconds in zip(sizes, quoted, strict=True):
+            times = [float(r["warm us"]) for r in of_way if f"{r['requests']} x {r['drafts']}" == size]
+            assert len(times) == 15 and f"{median(times):.1f}" == microseconds, (way, size)
 
 
 def test_commands_exist():
