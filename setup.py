@@ -14,7 +14,7 @@ def version() -> str:
 
 
 DECODE = ["accelerate>=1", "gguf>=0.10", "rich>=13", "transformers>=5.23", "typer>=0.12"]
-TEST = ["hypothesis>=6", "pytest>=8", "pytest-benchmark>=4", "pytest-xdist>=3", *DECODE]
+TEST = ["hypothesis>=6", "numpy>=2", "pytest>=8", "pytest-benchmark>=4", "pytest-xdist>=3", *DECODE]
 
 setup(
     name="tetris-kernels",

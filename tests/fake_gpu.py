@@ -9,15 +9,17 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
+import pytest
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
 
-from tetris_kernels.kernels import catalogue, launching
+from tetris_kernels.kernels import catalogue
 
 Driver = TypeVar("Driver", bound="FakeDriver")
 
-KERNELS = {variant.kernel for variant in catalogue.variants()}
+VARIANTS = catalogue.variants()
+KERNELS = {variant.kernel for variant in VARIANTS}
 
 
 class _Utils:
@@ -74,10 +76,10 @@ class FakeDriver(DriverBase):
         raise NotImplementedError("nothing here runs on a device")
 
 
-class _Forgetful(dict[tuple[str, int], Any]):
+class _Forgetful(dict[int, Any]):
     """Keeps nothing."""
 
-    def __setitem__(self, key: tuple[str, int], value: Any) -> None:
+    def __setitem__(self, device: int, compiled: Any) -> None:
         pass
 
 
@@ -88,14 +90,17 @@ def active(fake: Driver, dispatched: bool = True) -> Iterator[Driver]:
     The launchers take CPU tensors here: a FakeDriver's launch does nothing with their pointers. dispatched: each
     launch goes by Triton's dispatch, which sees what its arguments ask for, and not only the first one of a variant.
     """
-    kept = launching._compiled
-    triton.runtime.driver.set_active(fake)
-    launching._compiled = _Forgetful() if dispatched else {}
-    _forget()
-    yield fake
-    _forget()
-    launching._compiled = kept
-    triton.runtime.driver._active = None
+    before = triton.runtime.driver._active
+    with pytest.MonkeyPatch.context() as patch:
+        for variant in VARIANTS:
+            patch.setitem(vars(variant), "loaded", _Forgetful() if dispatched else {})
+        triton.runtime.driver.set_active(fake)
+        _forget()
+        try:
+            yield fake
+        finally:
+            _forget()
+            triton.runtime.driver._active = before
 
 
 def num_compiled() -> int:

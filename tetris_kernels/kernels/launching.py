@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
 
 import torch
 import triton
 from torch import Tensor
+from triton.compiler import CompiledKernel
 
 from tetris_kernels.kernels.variant import Variant
 from tetris_kernels.kernels.vocabulary import MAX_SCALE, MAX_VOCABULARY, MIN_SCALE
-
-# What Triton compiled, by the variant's name and the device that it was loaded on.
-_compiled: dict[tuple[str, int], Any] = {}
 
 
 def launch(variant: Variant, programs: int, *arguments: object) -> None:
@@ -25,11 +22,14 @@ def launch(variant: Variant, programs: int, *arguments: object) -> None:
     if not isinstance(variant.kernel, triton.JITFunction):  # the interpreter
         variant.kernel[(programs,)](*arguments, **variant.sizes, **variant.options)
         return
-    key = variant.name, triton.runtime.driver.active.get_current_device()
-    if key in _compiled:
-        _compiled[key][(programs, 1, 1)](*arguments, *variant.sizes.values())
-    else:
-        _compiled[key] = variant.kernel[(programs,)](*arguments, **variant.sizes, **variant.options)
+    device = triton.runtime.driver.active.get_current_device()
+    if device in variant.loaded:
+        variant.loaded[device][(programs, 1, 1)](*arguments, *variant.sizes.values())
+        return
+    compiled = variant.kernel[(programs,)](*arguments, **variant.sizes, **variant.options)
+    # Hooks and asynchronous compilation return something else, or nothing: then the next launch asks again.
+    if isinstance(compiled, CompiledKernel):
+        variant.loaded[device] = compiled
 
 
 def num_words(values: Tensor | None) -> int:

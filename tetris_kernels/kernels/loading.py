@@ -110,13 +110,13 @@ def load_batch(
         low = load_low(budget_ptr, 0, 1, words, host_budget)
         high = load_high(budget_ptr, 0, 1, words)
     elif (form & PACKED) != 0:
+        low = load_low(budget_ptr, 0, 1, words, host_budget)
+        high = load_high(budget_ptr, 0, 1, words)
         chunks = _load_packed(logprobs_ptr, stride_n, rows, num_rows, num_drafts, K_PAD // 4)
-        low = load_low(budget_ptr, 0, 1, words, host_budget)
-        high = load_high(budget_ptr, 0, 1, words)
     else:
-        chunks = _load_columns(logprobs_ptr, stride_n, stride_k, rows, num_rows, num_drafts, K_PAD // 4)
         low = load_low(budget_ptr, 0, 1, words, host_budget)
         high = load_high(budget_ptr, 0, 1, words)
+        chunks = _load_columns(logprobs_ptr, stride_n, stride_k, rows, num_rows, num_drafts, K_PAD // 4)
     return chunks, narrow(low, high, words > 1)
 
 

@@ -12,7 +12,6 @@ from tetris_kernels.kernels.loading import owns_rows, tile_width
 
 LARGE = tl.constexpr(1 << 24)  # keys in -LARGE..LARGE are exact in float32
 USUAL_ROUNDS = tl.constexpr(5)
-MAX_ROUNDS = tl.constexpr(32)  # more than any search takes
 INFINITE = tl.constexpr(1.5e9)  # above every usable key (below 2^30 + 2^26), below NEVER
 
 
@@ -85,25 +84,20 @@ def is_small(num_keys):
 
 
 @triton.jit
-def _quarter(keys, budget, usable, lo, hi, upto, rounds: tl.constexpr):
-    """Up to `rounds` rounds of a search."""
-    left = rounds
-    while (hi - lo > 1) & (upto != budget) & (left > 0):
-        left -= 1
-        # A quarter of the bracket at most, and no more than its lower end is from 0: the far end is LARGE and rarely
-        # meant.
-        step = tl.maximum(tl.minimum((hi - lo) >> 2, tl.abs(lo) + 65536 // 4), 1)
-        t0 = lo + step
-        t1 = tl.minimum(t0 + step, hi - 1)
-        t2 = tl.minimum(t1 + step, hi - 1)
-        n0, n1, n2, _ = _totals(
-            count_below(keys, (t0 + 1).to(tl.float32)),
-            count_below(keys, (t1 + 1).to(tl.float32)),
-            count_below(keys, (t2 + 1).to(tl.float32)),
-            tl.zeros(usable.shape, tl.int32),
-        )
-        lo, hi, upto = _narrow(budget, lo, hi, upto, t0, t1, t2, n0, n1, n2)
-    return lo, hi, upto
+def _round(keys, budget, usable, lo, hi, upto):
+    """One round of a search: the bracket's part that holds the budget's last key, about a quarter."""
+    # A quarter of the bracket at most, and no more than its lower end is from 0: the far end is LARGE and rarely meant.
+    step = tl.maximum(tl.minimum((hi - lo) >> 2, tl.abs(lo) + 65536 // 4), 1)
+    t0 = lo + step
+    t1 = tl.minimum(t0 + step, hi - 1)
+    t2 = tl.minimum(t1 + step, hi - 1)
+    n0, n1, n2, _ = _totals(
+        count_below(keys, (t0 + 1).to(tl.float32)),
+        count_below(keys, (t1 + 1).to(tl.float32)),
+        count_below(keys, (t2 + 1).to(tl.float32)),
+        tl.zeros(usable.shape, tl.int32),
+    )
+    return _narrow(budget, lo, hi, upto, t0, t1, t2, n0, n1, n2)
 
 
 @triton.jit
@@ -145,11 +139,15 @@ def search(keys, budget, usable, lowest, weighted):
     budget = tl.minimum(budget, total)
     lo, hi, upto = _narrow(budget, lo, hi, total, t0, t1, t2, n0, n1, n2)
     if is_small(keys[0].shape[0] * keys[0].shape[1] * len(keys)):
-        lo, hi, upto = _quarter(keys, budget, usable, lo, hi, upto, USUAL_ROUNDS)
+        left = USUAL_ROUNDS
+        while (hi - lo > 1) & (upto != budget) & (left > 0):
+            left -= 1
+            lo, hi, upto = _round(keys, budget, usable, lo, hi, upto)
         if (hi - lo > 1) & (upto != budget) & (hi < LARGE):
             # Most searches are over. Where keys tie or lie on a coarse grid, few of them are left, perhaps one.
             lo, hi = _tighten(keys, lo, hi)
-    lo, hi, upto = _quarter(keys, budget, usable, lo, hi, upto, MAX_ROUNDS)
+    while (hi - lo > 1) & (upto != budget):
+        lo, hi, upto = _round(keys, budget, usable, lo, hi, upto)
     return lo, hi, upto, budget
 
 

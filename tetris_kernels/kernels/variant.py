@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +17,7 @@ class Variant:
     constexprs: dict[str, Any]
     num_warps: int
     when: str  # what it serves
+    loaded: dict[int, Any] = field(default_factory=dict, compare=False, repr=False)  # the compiled kernel, by device
 
     @cached_property
     def sizes(self) -> dict[str, Any]:
