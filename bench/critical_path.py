@@ -161,8 +161,9 @@ def side_by_side(
             yield measure(catalogue.by_name(way), batch, target, most_programs)
 
 
-def over_inputs(shapes: Sequence[tuple[int, int]], target: str) -> Iterator[dict[str, Any]]:
-    """Ours on every kind of input and budget: how far its cycles depend on them."""
+def over_inputs(shapes: Sequence[tuple[int, int]], target: str, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
+    """Ours on every kind of input and budget: how far its cycles depend on them, and whether its worst is still
+    shorter than the others' of `rows`, which hardly depend on the input."""
     ours = catalogue.by_name(OURS)
     for requests, drafts in shapes:
         found = {(i.kind, i.fraction): measure(ours, i, target) for i in inputs.grid(((requests, drafts),))}
@@ -170,6 +171,7 @@ def over_inputs(shapes: Sequence[tuple[int, int]], target: str) -> Iterator[dict
         smooth = totals.get(("smooth", 0.5))
         if smooth is None:
             continue
+        others = [row.total for row in rows if row.size == f"{requests}x{drafts}" and row.way != OURS and row.total]
         worst, fraction = max(totals, key=totals.__getitem__)
         yield {
             "size": f"{requests}x{drafts}",
@@ -180,6 +182,7 @@ def over_inputs(shapes: Sequence[tuple[int, int]], target: str) -> Iterator[dict
             "worst": totals[worst, fraction],
             "worst / smooth": f"{totals[worst, fraction] / smooth:.2f}",
             "worst on": f"{worst} {fraction:.0%}",
+            "shortest other": min(others, default="-"),
         }
 
 
@@ -219,7 +222,10 @@ def show(rows: Sequence[Row], summary: Sequence[dict[str, Any]], title: str) -> 
     for line in shortest(rows):
         console.print(line, markup=False, highlight=False)
     if summary:
-        table = Table(title="Ours, total cycles over all kinds of input and budgets", box=box.SIMPLE)
+        table = Table(
+            title="Ours, total cycles over all kinds of input and budgets; the shortest other, of the table above",
+            box=box.SIMPLE,
+        )
         for name in summary[0]:
             table.add_column(name, justify="left" if name in ("size", "worst on") else "right")
         for found in summary:
@@ -267,7 +273,7 @@ def main() -> None:
     shapes = given.shape or inputs.SHAPES
     try:
         rows = list(side_by_side(shapes, given.kind, given.fraction, given.target, given.most_programs))
-        summary = [] if given.no_summary else list(over_inputs(shapes, given.target))
+        summary = [] if given.no_summary else list(over_inputs(shapes, given.target, rows))
     except gate.RedGate as red:
         sys.exit(str(red))
     if given.json:

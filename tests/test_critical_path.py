@@ -123,7 +123,9 @@ def test_shortest() -> None:
 
 
 def test_over_inputs() -> None:
-    (found,) = critical_path.over_inputs(((8, 4),), "sm_90")
+    rows = [Row(8, 4, OURS, total=1), Row(8, 4, "a", total=7), Row(8, 4, "b", total=6), Row(64, 8, "c", total=5)]
+    (found,) = critical_path.over_inputs(((8, 4),), "sm_90", rows)
+    assert found["shortest other"] == 6
     assert found["inputs"] == len(inputs.KINDS) * len(inputs.FRACTIONS)
     assert found["smooth 50%"] == measure(catalogue.by_name(OURS), SMALL).total
     assert 600 < found["lowest"] <= found["median"] <= found["worst"]
