@@ -21,6 +21,7 @@ import torch
 import triton
 from kernel_calls import tensors
 from ptx import cycles, driver
+from ptx.faults import Unsupported
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -119,7 +120,11 @@ def measure(peer: Peer, batch: Input, target: str = "sm_90", most_programs: int 
     one_call = replace(peer, load=lambda: noted, device_budget=False)
     given = tensors((batch.logprobs, batch.draft_lens))
     with driver.active(int(target.removeprefix("sm_")), most_programs) as device, device.reading(given):
-        verdict = gate.judge(one_call, batch, gate.expected(batch))
+        try:
+            verdict = gate.judge(one_call, batch, gate.expected(batch))
+        except Unsupported as why:
+            row.notes = (f"cannot be executed: {why}",)
+            return row
     row.is_checked = all(launch.executed == launch.programs for launch in device.launched)
     if row.is_checked:
         gate.require_green([verdict])

@@ -78,6 +78,14 @@ def test_a_batch_beyond_the_catalogue_is_not_tried() -> None:
     assert [*critical_path._cells(row)][2:] == ["-"] * 9
 
 
+def test_what_the_machine_does_not_know_is_said() -> None:
+    """bar.warp.sync, by which a program of one warp sorts 128 entries."""
+    row = measure(catalogue.by_name("one-program sort"), inputs.make("smooth", 16, 8, 0.5))
+    (note,) = row.notes
+    assert note.startswith("cannot be executed: the instruction bar.warp.sync") and row.total is None
+    assert measure(catalogue.by_name(OURS), SMALL).is_checked  # and the next one runs
+
+
 def wrong(select):
     def changed(*arguments):
         lens, cu_lens = select(*arguments)
