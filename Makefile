@@ -6,15 +6,15 @@ BIN := $(VENV)/bin
 # Two processes by default: more would fight over the cores of a small machine.
 JOBS ?= 2
 
-# Of make kernels, e.g. ARGS="'select-*-64x8' --target sm_80 --json".
+# Of make kernels, e.g. ARGS="'select-*-64x8' --target sm_80 --json", and of make bench-path, e.g. ARGS="--shape 64x8".
 ARGS ?=
 
 # One stamp for each torch that was named, so that another name installs it.
 INSTALLED := $(VENV)/.installed-$(shell printf '%s' '$(TORCH)' | cksum | cut -d ' ' -f 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo replay lossless test check budgets kernels bench bench-select bench-gpu bench-decode ngrams test-model \
-	test-gpu clean
+.PHONY: help demo replay lossless test check budgets kernels bench bench-select bench-path bench-gpu bench-decode ngrams \
+	test-model test-gpu clean
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -67,6 +67,9 @@ bench: $(INSTALLED) ## what a call of each stage costs here
 
 bench-select: $(INSTALLED) ## select on the CPU against its named peers, after a check that all agree; a few minutes
 	PYTHONPATH=.:tests OMP_NUM_THREADS=1 $(BIN)/python -m bench.bench_select
+
+bench-path: $(INSTALLED) ## select beside the Triton peers without a GPU: executed PTX, replayed cycles; two minutes
+	PYTHONPATH=.:tests $(BIN)/python -m bench.critical_path $(ARGS)
 
 bench-gpu: $(INSTALLED) ## for owners of a GPU: select and the stages over logits against their peers there; minutes
 	PYTHONPATH=.:tests $(BIN)/python -m bench.bench_gpu

@@ -25,7 +25,6 @@ from rich.console import Console
 from rich.table import Table
 
 from tetris_kernels.kernels import catalogue
-from tetris_kernels.kernels.variant import Variant
 
 VARIANTS = {variant.name: variant for variant in catalogue.variants()}
 EXECUTABLE = [name for name in machine_code.TARGETS if name.startswith("sm_")]
@@ -94,18 +93,19 @@ def _launch(name: str, target: str, call: Call, device: driver.PtxDriver) -> Row
     (counts,) = (counts for launched, counts in device.counts if launched == name)
     row = {"batch": call.batch, "launches": len(device.counts), "programs": device.executed[name]}
     row |= {field: getattr(counts, field) for field in ("warp_instructions", "barriers", "sectors")}
-    return row | _replayed(VARIANTS[name], target, counts, device.executed[name])
+    compiled = machine_code.compile_variant(VARIANTS[name], target)
+    return row | replayed(compiled, counts, device.executed[name])
 
 
-def _replayed(variant: Variant, target: str, counts: Counts, programs: int) -> Row:
-    """Cycles of program 0, or why there are none."""
-    compiled = machine_code.compile_variant(variant, target)
+def replayed(compiled: Any, counts: Counts, programs: int) -> Row:
+    """Cycles of program 0 of a launch of so many and the machine instructions it issues, or why there are none."""
     try:
         walker = sass.Walker(sass.parse(machine_code.disassembly(compiled)), compiled.asm["ptx"])
         warps = [walker.walk(outcomes) for outcomes in counts.outcomes]
         if programs == 1 and (barriers := cycles.barriers(warps[0])) != counts.barriers:
             raise sass.ReplayError(f"{barriers} barriers where the execution has {counts.barriers}")
-        return {"cycles_alone": cycles.alone(warps[0]), "cycles_together": cycles.together(warps)}
+        taken = {"cycles_alone": cycles.alone(warps[0]), "cycles_together": cycles.together(warps)}
+        return taken | {"issued": sum(map(len, warps))}
     except sass.ReplayError as error:
         return {"no_cycles": str(error)}
 

@@ -99,6 +99,9 @@ def active(fake: Driver, dispatched: bool = True) -> Iterator[Driver]:
         try:
             yield fake
         finally:
+            # Kernels are unloaded by the driver that loaded them.
+            for variant in VARIANTS:
+                variant.loaded.clear()
             _forget()
             triton.runtime.driver._active = before
 

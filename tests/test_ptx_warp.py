@@ -148,6 +148,21 @@ def test_matrices() -> None:
         results(f"{rows}\n{HALF}\n@%p1 {store}\nmov.b32 %r99, 0;", shared=128)
 
 
+@pytest.mark.parametrize("count", [2, 4])
+def test_several_matrices(count: int) -> None:
+    """Lane 8 m + r gives the address of row r of matrix m: here the rows from the last one to the first."""
+    rows = f"sub.s32 %r1, {8 * count - 1}, %r90;\nand.b32 %r1, %r1, {8 * count - 1};\nshl.b32 %r1, %r1, 4;"
+    values = [f"add.s32 %r{2 + m}, %r90, {32 * m};" for m in range(count)]
+    registers = ", ".join(f"%r{2 + m}" for m in range(count))
+    store = f"stmatrix.sync.aligned.m8n8.x{count}.shared.b16 [%r1], {{{registers}}};"
+    for part in range(count):
+        load = f"{MY_SHARED}\nld.shared.b32 %r99, [%r81+{128 * part}];"
+        body = "\n".join([rows, *values, store, "bar.sync 0;", load])
+        # Word w of the whole is in row w // 4 from the end.
+        words = [(8 * count - 1 - w // 4) * 4 + w % 4 for w in range(32 * part, 32 * part + 32)]
+        assert results(body, shared=128 * count) == words
+
+
 # A word before and after each of 32 lanes gave its number to it.
 ATOMIC = [
     ("add.u32", 100, 100 + 496),

@@ -47,6 +47,7 @@ SHARED_PIPE = {
     "LDS": 1,
     "LDSM": 1,
     "RED": 2,
+    "REDG": 2,
     "REDUX": 2,
     "SHFL": 1,
     "STG": 1,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import fake_gpu
@@ -28,17 +29,33 @@ def _describe(kernel: Any, signature: dict[str, Any], constants: dict[str, Any])
     return kernel.__name__, tuple(sorted(runtime.items())), tuple(sorted(constants.items(), key=str))
 
 
+# Of the catalogue's kernels, which have to be one of its variants; any other kernel goes by its function's name.
 NAMES = {_describe(v.kernel, v.signature, v.constexprs): v.name for v in catalogue.variants()}
 
 
-class PtxDriver(fake_gpu.FakeDriver):
-    """A device of a compute capability whose launches the machine executes."""
+@dataclass(frozen=True)
+class Launched:
+    """What was launched: the compiled code and its programs."""
 
-    def __init__(self, capability: int) -> None:
+    asm: dict[str, Any]
+    programs: int  # that the launch asked for
+    executed: int
+
+
+class PtxDriver(fake_gpu.FakeDriver):
+    """A device of a compute capability whose launches the machine executes.
+
+    most_programs: of a launch that has more, only program 0 is executed. Its results are then incomplete, and so is
+        whatever later launches make of them.
+    """
+
+    def __init__(self, capability: int, most_programs: int | None = None) -> None:
         super().__init__()
-        self.capability = capability
-        self.executed: Counter[str] = Counter()  # programs run, by the variant's name
+        self.capability, self.most_programs = capability, most_programs
+        self.executed: Counter[str] = Counter()  # programs run, by the variant's name or the function's
         self.counts: list[tuple[str, launch.Counts]] = []
+        self.launched: list[Launched] = []  # what each of `counts` is of
+        self.kernels: set[Any] = set()
         self.inputs: list[Tensor] = []
         self.edit: Callable[[str], str] = lambda ptx: ptx  # what a test does to the PTX before it runs
         driver = self
@@ -59,7 +76,9 @@ class PtxDriver(fake_gpu.FakeDriver):
         """Run a launch on the tensors' own memory."""
         compiled = next(k for k in source.fn.device_caches[0][0].values() if k.src is source)
         constants = {source.fn.arg_names[path[0]]: value for path, value in source.constants.items()}
-        name = NAMES[_describe(source.fn, source.signature, constants)]
+        described = _describe(source.fn, source.signature, constants)
+        name = NAMES[described] if source.fn in fake_gpu.KERNELS else source.fn.__name__
+        self.kernels.add(source.fn)
         given = [v for v, kind in zip(arguments, source.signature.values(), strict=True) if kind != "constexpr"]
 
         tensors = [value for value in given if isinstance(value, Tensor)]
@@ -67,10 +86,15 @@ class PtxDriver(fake_gpu.FakeDriver):
         memory = GlobalMemory(list(storages.values()))
         bases = dict(zip(storages, memory.bases, strict=True))
         values = [_address(v, bases) if isinstance(v, Tensor) else v for v in given]
-        counts = launch.run(self.edit(compiled.asm["ptx"]), metadata.shared, grid, values, memory, seed=0)
+        programs = executed = grid[0] * grid[1] * grid[2]
+        if self.most_programs is not None and programs > self.most_programs:
+            executed = 1
+        ptx = self.edit(compiled.asm["ptx"])
+        counts = launch.run(ptx, metadata.shared, grid, values, memory, seed=0, most_programs=executed)
         memory.copy_back()
-        self.executed[name] += grid[0] * grid[1] * grid[2]
+        self.executed[name] += executed
         self.counts.append((name, counts))
+        self.launched.append(Launched(compiled.asm, programs, executed))
 
     @contextlib.contextmanager
     def reading(self, inputs: Iterable[Tensor]) -> Iterator[None]:
@@ -107,8 +131,17 @@ def _storages(tensors: Iterable[Tensor]) -> dict[int, tuple[Array, Mask]]:
 
 
 @contextlib.contextmanager
-def active(capability: int) -> Iterator[PtxDriver]:
-    """Triton has such a device, no kernel is loaded yet, and the public functions let Triton take CPU tensors."""
-    with pytest.MonkeyPatch.context() as patch, fake_gpu.active(PtxDriver(capability)) as driver:
+def active(capability: int, most_programs: int | None = None, *, dispatched: bool = True) -> Iterator[PtxDriver]:
+    """Triton has such a device, no kernel is loaded yet, and the public functions let Triton take CPU tensors.
+
+    dispatched: see `fake_gpu.active`.
+    """
+    device = fake_gpu.active(PtxDriver(capability, most_programs), dispatched)
+    with pytest.MonkeyPatch.context() as patch, device as driver:
         patch.setattr(backend, "_interpreted", lambda: True)
-        yield driver
+        try:
+            yield driver
+        finally:
+            # A loaded kernel launches on the driver that loaded it: the next one must not find those of this one.
+            for kernel in driver.kernels:
+                kernel.device_caches.clear()

@@ -57,6 +57,7 @@ def _define_integers() -> None:
     for t in ("s32", "s64"):
         _define(f"neg.{t}", t, (t,), np.negative)
         _define(f"abs.{t}", t, (t,), np.abs)
+    _define("shr.u16", "u16", ("u16", "u32"), ar.shift_right)
     _define("min.relu.s32", "s32", ("s32", "s32"), ar.relu(np.minimum))
     _define("max.relu.s32", "s32", ("s32", "s32"), ar.relu(np.maximum))
 

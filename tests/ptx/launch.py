@@ -59,9 +59,18 @@ def _prepared(ptx: str) -> tuple[Kernel, list[machine.Step], dict[str, int]]:
 
 
 def run(
-    ptx: str, shared_bytes: int, grid: Sequence[int], values: Sequence[Any], memory: GlobalMemory, seed: int
+    ptx: str,
+    shared_bytes: int,
+    grid: Sequence[int],
+    values: Sequence[Any],
+    memory: GlobalMemory,
+    seed: int,
+    most_programs: int | None = None,
 ) -> Counts:
-    """Run a launch. values: those of the parameters, of pointers the addresses in `memory`."""
+    """Run a launch. values: those of the parameters, of pointers the addresses in `memory`.
+
+    most_programs: how many of the programs are executed, from the first on; None: all.
+    """
     kernel, steps, cells = _prepared(ptx)
     arguments = _arguments(kernel, values)
     size: tuple[int, int, int] = (*grid, 1, 1)[:3]  # type: ignore[assignment]
@@ -74,7 +83,7 @@ def run(
     rng = np.random.default_rng(seed)
     instructions = barriers = wavefronts = sectors = 0
     trips, guards = machine.Trips(), Guards(kernel.threads)
-    for index in programs:
+    for index in programs[:most_programs]:
         threads.new_epoch()
         shared = shared_memory(shared_bytes if kernel.arrays else 0)
         shared.users = [(Users(len(shared.data), cells["shared"], kernel.threads, "thread"), False)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -59,7 +59,13 @@ for _t in ("s32", "u32"):
         f"redux.sync.max.{_t}": (_t, _bounds.min, lambda values: values.max(axis=1)),
     }
 
-MATRICES = {f"{opcode}.sync.aligned.m8n8.x1.shared.b16": opcode for opcode in ("ldmatrix", "stmatrix")}
+# Whether it loads, and how many matrices of 8 x 8 halves it moves.
+MATRICES = {
+    "ldmatrix.sync.aligned.m8n8.x1.shared.b16": (True, 1),
+    "stmatrix.sync.aligned.m8n8.x1.shared.b16": (False, 1),
+    "stmatrix.sync.aligned.m8n8.x2.shared.b16": (False, 2),
+    "stmatrix.sync.aligned.m8n8.x4.shared.b16": (False, 4),
+}
 WARP_SYNC = {*SHUFFLES, *VOTES, *REDUCTIONS, *MATRICES}
 
 
@@ -140,17 +146,31 @@ def bind_reduction(instruction: Instruction, kernel: Kernel) -> Run:
 
 
 def bind_matrix(instruction: Instruction, kernel: Kernel) -> Run:
-    """Lanes 0 to 7 give the addresses of 8 rows of 16 bytes; lane i has word i % 4 of row i / 4."""
-    loads = MATRICES[instruction.opcode] == "ldmatrix"
-    register, where = instruction.operands if loads else reversed(instruction.operands)
-    part = _only(register)
+    """Lanes 0 to 7 give the addresses of 8 rows of 16 bytes; lane i has word i % 4 of row i / 4.
+
+    So for the first matrix; the next eight lanes give those of the next matrix, which is in the next register.
+    """
+    loads, count = MATRICES[instruction.opcode]
+    registers, where = instruction.operands if loads else reversed(instruction.operands)
+    moves = [_bind_one_matrix(loads, i, part, where, instruction, kernel) for i, part in _parts(registers, count)]
+
+    def move(program: Program, active: Active) -> None:
+        for run in moves:
+            run(program, active)
+
+    return move
+
+
+def _bind_one_matrix(
+    loads: bool, index: int, part: Operand, where: Operand, instruction: Instruction, kernel: Kernel
+) -> Run:
     shared, locations = access.Access("shared", 1, "b32"), access.locate(where, "shared", kernel)
     write, read = (writer(part, WORD, kernel), None) if loads else (None, reader(part, WORD, kernel))
 
     def move(program: Program, active: Active) -> None:
         if not active.mask.reshape(-1, 32)[active.mask.reshape(-1, 32).any(axis=1)].all():
             raise InactiveLane("a matrix needs all lanes of a warp")
-        rows = locations(program)[program.warp * 32 + program.lane // 4]
+        rows = locations(program)[program.warp * 32 + index * 8 + program.lane // 4]
         if (rows[active.threads] % 16).any():
             raise Misaligned("a row of a matrix that is not a multiple of 16 bytes from the start")
         addresses = (rows + program.lane % 4 * 4)[active.threads]
@@ -168,7 +188,7 @@ def bind_matrix(instruction: Instruction, kernel: Kernel) -> Run:
     return move
 
 
-def _only(operand: Operand) -> Operand:
-    if not isinstance(operand, Group) or len(operand.parts) != 1 or isinstance(operand.parts[0], Literal):
-        raise Unsupported(f"the matrix {operand}")
-    return operand.parts[0]
+def _parts(operand: Operand, count: int) -> Iterator[tuple[int, Operand]]:
+    if not isinstance(operand, Group) or len(operand.parts) != count or isinstance(operand.parts[0], Literal):
+        raise Unsupported(f"the matrices {operand}")
+    yield from enumerate(operand.parts)
