@@ -114,7 +114,7 @@ def test_triton_peers_compile_once_for_all_budgets(name: str, launches: int, dra
         assert len(driver.launches) == launches
     compiled = [one for kernel in kernels for cache in kernel.device_caches.values() for one in cache[0].values()]
     assert len(compiled) == launches
-    assert [machine_code.spilled(one) for one in compiled] == [0] * launches
+    assert [machine_code.resources(one)["spills"] for one in compiled] == [0] * launches
 
 
 def test_the_catalogue() -> None:
