@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench import gate, inputs, results
+from bench import cpu_results, gate, inputs
 from bench.peers import catalogue
 from bench.peers.peer import Peer, Unavailable
 
@@ -97,9 +97,9 @@ def main() -> int:
             print("no result: the checks above come first", file=sys.stderr)
             return 1
         measured = json.loads(report.read_text())["benchmarks"]
-    rows = results.cells(measured)
-    results.write("select-cpu", rows)
-    print(results.table(rows))
+    rows = cpu_results.cells(measured)
+    cpu_results.write("select-cpu", rows)
+    print(cpu_results.table(rows))
     for name, reason in available()[1].items():
         print(f"{name} was left out: {reason}")
     return 0

@@ -60,7 +60,8 @@ def judge(peer: Peer, batch: Input, right: Sequence[int]) -> Verdict:
 
 
 def _judge(peer: Peer, batch: Input, right: Sequence[int], budget: int | Tensor) -> Verdict:
-    before = batch.logprobs.clone()
+    given = [tensor for tensor in (batch.logprobs, batch.draft_lens, budget) if isinstance(tensor, Tensor)]
+    before = [tensor.clone() for tensor in given]
     lens, cu_lens = peer.select(batch.logprobs, budget, batch.draft_lens)
     for name, output, size in (("lens", lens, len(right)), ("cu_lens", cu_lens, len(right) + 1)):
         if output.dtype != torch.int32 or output.shape != (size,) or output.device != batch.logprobs.device:
@@ -68,8 +69,8 @@ def _judge(peer: Peer, batch: Input, right: Sequence[int], budget: int | Tensor)
     found = lens.tolist()
     differ = sum(a != b for a, b in zip(found, right, strict=True))
     why = ""
-    if not torch.equal(batch.logprobs.view(torch.int32), before.view(torch.int32)):  # NaN is not equal to itself
-        why = "the log-probs have changed"
+    if not all(map(_same_bits, given, before)):
+        why = "an input has changed"
     elif cu_lens.tolist() != [0, *itertools.accumulate(found)]:
         why = "cu_lens are not the sums of lens"
     elif differ and peer.exact:
@@ -77,6 +78,11 @@ def _judge(peer: Peer, batch: Input, right: Sequence[int], budget: int | Tensor)
     elif differ and batch.clear:
         why = "lens differ, though the cut is clear"
     return Verdict(peer.name, batch.name, bool(why), differ, sum(found) - sum(right), why)
+
+
+def _same_bits(a: Tensor, b: Tensor) -> bool:
+    """NaN is not equal to itself."""
+    return torch.equal(a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))
 
 
 def _form(output: Tensor) -> str:

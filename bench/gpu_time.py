@@ -15,21 +15,24 @@ FLUSH_BYTES = 256 << 20  # several times the L2 of any GPU so far
 HOST_ROUNDS = 200
 
 
-def capture(calls: Sequence[Call]) -> torch.cuda.CUDAGraph:
-    """All calls as one graph, in which each waits for the one before."""
+def capture(calls: Sequence[Call]) -> tuple[torch.cuda.CUDAGraph, list[object]]:
+    """All calls as one graph, in which each waits for the one before; and their outputs, which a replay fills."""
     for call in calls[:2]:
         call()  # compiles
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
-    # The outputs live in the graph's own memory, which is kept with it.
     with torch.cuda.graph(graph):
-        for call in calls:
-            call()
-    return graph
+        outputs = [call() for call in calls]
+    return graph, outputs
 
 
-def replayed(graph: torch.cuda.CUDAGraph, replays: int = REPLAYS) -> float:
-    """A replay of the graph, by events around it."""
+def warm(calls: Sequence[Call], replays: int = REPLAYS) -> tuple[float, list[object]]:
+    """A call, by replays of a graph of calls over distinct buffers: no host, and the inputs in L2 where they fit.
+
+    It includes the gap between two kernels of a graph, of about a microsecond, and every launch of the call. With the
+    outputs of the last replay.
+    """
+    graph, outputs = capture(calls)
     times = []
     for _ in range(replays + 2):
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
@@ -38,43 +41,29 @@ def replayed(graph: torch.cuda.CUDAGraph, replays: int = REPLAYS) -> float:
         end.record()
         end.synchronize()
         times.append(start.elapsed_time(end) * 1e3)
-    return statistics.median(times[2:])
+    return statistics.median(times[2:]) / len(calls), outputs
 
 
-def warm(calls: Sequence[Call]) -> float:
-    """A call, by replays of a graph of calls over distinct buffers: no host, and the inputs in L2 where they fit.
-
-    It includes the gap between two kernels of a graph, of about a microsecond, and every launch of the call.
-    """
-    return replayed(capture(calls)) / len(calls)
-
-
-def cold(calls: Sequence[Call]) -> float:
-    """A call after the L2 has been overwritten: the difference of graphs with and without the calls."""
-    waste = torch.zeros(FLUSH_BYTES // 4, device="cuda")
-
-    def flush() -> object:
-        return waste.add_(1.0)
-
-    with_calls = capture([step for call in calls for step in (flush, call)])
-    without = capture([flush for _ in calls])
-    pairs = [(replayed(with_calls, 1), replayed(without, 1)) for _ in range(REPLAYS)]
-    return statistics.median(a - b for a, b in pairs) / len(calls)
-
-
-def on_stream(calls: Sequence[Call]) -> float:
+def on_stream(calls: Sequence[Call], before: Call = lambda: None) -> float:
     """What an eager call takes on a stream while the host is ahead of it: kernels and the gaps between them."""
     times = []
     for call in calls:
         torch.cuda.synchronize()
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         torch.cuda._sleep(3_000_000)  # cycles: longer than the host takes to launch all of the call
+        before()
         start.record()
         call()
         end.record()
         end.synchronize()
         times.append(start.elapsed_time(end) * 1e3)
     return statistics.median(times)
+
+
+def cold(calls: Sequence[Call]) -> float:
+    """The same after the L2 has been overwritten: to be compared with `on_stream`, not with `warm`."""
+    waste = torch.zeros(FLUSH_BYTES // 4, device="cuda")
+    return on_stream(calls, lambda: waste.add_(1.0))
 
 
 def on_host(call: Call, rounds: int = HOST_ROUNDS) -> float:
@@ -93,10 +82,10 @@ def copy_bandwidth(num_bytes: int = 1 << 30) -> float:
     """Bytes per second of a device-to-device copy, read and written ones."""
     source = torch.empty(num_bytes, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
-    return 2 * num_bytes / (warm([lambda: target.copy_(source)] * 4) * 1e-6)
+    return 2 * num_bytes / (warm([lambda: target.copy_(source)] * 4)[0] * 1e-6)
 
 
 def read_bandwidth(num_bytes: int = 1 << 30) -> float:
     """Bytes per second of torch's sum over a tensor, which only reads."""
     source = torch.zeros(num_bytes // 4, device="cuda")
-    return num_bytes / (warm([lambda: source.sum()] * 4) * 1e-6)
+    return num_bytes / (warm([lambda: source.sum()] * 4)[0] * 1e-6)

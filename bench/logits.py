@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -11,25 +12,44 @@ from torch import Tensor
 from bench import gpu_time
 from bench.gate import RedGate
 from bench.gpu_results import Row
-from tetris_kernels import accept, pack, score, select, select_from_logits
+from tetris_kernels import PackedBatch, accept, pack, score, select, select_from_logits
 
 SHAPES = ((64, 8), (256, 8))
 VOCABULARIES = (32000, 151936)
 MIN_BYTES = 200 << 20  # of all buffers together: several times an L2
+MIN_BUFFERS = 6  # calls of a graph: the more, the less its ends weigh
 
 
-def require_right() -> None:
-    """Scores within the bound that they promise against doubles, and the selection that of the scores."""
-    generator = torch.Generator("cuda").manual_seed(1)
-    for vocabulary in VOCABULARIES:
-        logits = torch.randn(16, 4, vocabulary, device="cuda", generator=generator).bfloat16()
-        ids = torch.randint(vocabulary, (16, 4), device="cuda", generator=generator)
-        selection, scores = select_from_logits(logits, ids, 32)
-        exact = logits.double().log_softmax(-1).gather(2, ids[:, :, None])[..., 0]
-        if ((scores - exact).abs() > 2.0**-17 * (1 + exact.abs())).any():
-            raise RedGate(f"scores of {vocabulary} tokens are beyond their bound: nothing is measured")
-        if not torch.equal(selection.lens, select(scores, 32).lens) or not torch.equal(scores, score(logits, ids)):
-            raise RedGate(f"select_from_logits of {vocabulary} tokens is not select of score: nothing is measured")
+def require_right(draft_logits: Tensor, draft_ids: Tensor, packed: PackedBatch, target_logits: Tensor) -> None:
+    """What is timed is right on these tensors, or RedGate: scores against doubles, selections against `select`,
+    acceptance against the torch backend.
+    """
+    budget = draft_ids.numel() // 2
+    exact = draft_logits.double()
+    total = exact.logsumexp(-1)
+    token = exact.gather(2, draft_ids[:, :, None])[..., 0] - total
+    collision = (2 * exact).logsumexp(-1) - 2 * total
+    for kind, wanted, units in (("token", token, 1), ("collision", collision, 4)):
+        found = score(draft_logits, draft_ids, kind=kind)
+        if not ((found - wanted).abs() <= units * 2.0**-17 * (1 + wanted.abs())).all():
+            raise RedGate(f"score of kind {kind} is beyond its bound: nothing is measured")
+    selection, scores = select_from_logits(draft_logits, draft_ids, budget)
+    if not torch.equal(selection.lens, select(scores, budget, backend="torch").lens):
+        raise RedGate("select_from_logits is not select of its scores: nothing is measured")
+    if int(in_torch(draft_logits, draft_ids).sum()) != budget:
+        raise RedGate("log_softmax + topk does not keep the budget: nothing is measured")
+
+    generator = torch.Generator(draft_ids.device).manual_seed(0)
+    uniforms = torch.rand(len(draft_ids), draft_ids.shape[1] + 1, device=draft_ids.device, generator=generator)
+    for options in ({"temperature": 0.0}, {}, {"draft_logits": draft_logits}):
+        ours, wanted = (
+            accept(target_logits, packed, draft_ids, uniforms, **options, backend=backend)
+            for backend in ("auto", "torch")
+        )
+        # A draw within rounding of the border of two tokens may fall on either side.
+        same = (ours.tokens == wanted.tokens).all(1).float().mean()
+        if same < (1.0 if "temperature" in options else 0.9):
+            raise RedGate(f"accept with {options.keys()} agrees on {same:.0%} of requests: nothing is measured")
 
 
 def ceilings() -> dict[str, float]:
@@ -47,53 +67,47 @@ def in_torch(draft_logits: Tensor, draft_ids: Tensor) -> Tensor:
 
 def measure() -> Iterator[Row]:
     """A row for each stage, shape and vocabulary; bfloat16, half of the drafts selected."""
-    compiled = torch.compile(in_torch, fullgraph=True)
-    for (n, k), vocabulary in ((shape, v) for shape in SHAPES for v in VOCABULARIES):
-        generator = torch.Generator("cuda").manual_seed(0)
-        num_buffers = max(2, -(-MIN_BYTES // (2 * n * k * vocabulary)))
-        buffers = [
-            torch.randn(n, k, vocabulary, device="cuda", generator=generator).bfloat16() for _ in range(num_buffers)
-        ]
-        ids = torch.randint(vocabulary, (n, k), device="cuda", generator=generator)
-        ways: dict[str, Callable[[Tensor], object]] = {
-            "score": lambda x, ids=ids: score(x, ids),
-            "score, collision": lambda x, ids=ids: score(x, ids, kind="collision"),
-            "select_from_logits": lambda x, ids=ids: select_from_logits(x, ids, ids.numel() // 2),
-            "log_softmax + topk, eager": lambda x, ids=ids: in_torch(x, ids),
-            "log_softmax + topk, compiled": lambda x, ids=ids: compiled(x, ids),
-        }
-        for way, run in ways.items():
-            yield _row(way, (n, k), vocabulary, [partial(run, x) for x in buffers], 2 * n * k * vocabulary)
-        if n == SHAPES[0][0]:
-            yield from _accept(buffers, ids, generator)
+    for shape, vocabulary in itertools.product(SHAPES, VOCABULARIES):
+        yield from _measure(shape, vocabulary, torch.compile(in_torch, fullgraph=True))
 
 
-def _accept(buffers: list[Tensor], ids: Tensor, generator: torch.Generator) -> Iterator[Row]:
-    """accept after half of the drafts were selected; the target's logits are new ones of that many slots."""
-    n, k = ids.shape
-    vocabulary = buffers[0].shape[2]
+def _measure(shape: tuple[int, int], vocabulary: int, compiled: Callable[[Tensor, Tensor], Tensor]) -> Iterator[Row]:
+    n, k = shape
+    generator = torch.Generator("cuda").manual_seed(0)
+
+    def drawn(*size: int) -> list[Tensor]:
+        count = max(MIN_BUFFERS, -(-MIN_BYTES // (2 * n * k * vocabulary)))
+        return [torch.randn(*size, device="cuda", generator=generator).bfloat16() for _ in range(count)]
+
+    drafts, ids = drawn(n, k, vocabulary), torch.randint(vocabulary, (n, k), device="cuda", generator=generator)
+    # The target's logits are new ones, of as many slots as half of the drafts and the anchors take.
     capacity = n * (k // 2 + 1)
-    scores = -torch.rand(n, k, device="cuda", generator=generator)
-    anchors = ids[:, 0].contiguous()
-    packed = pack(select(scores, n * k // 2), ids, anchors, anchors, capacity=capacity)
+    packed = pack(select(score(drafts[0], ids), n * k // 2), ids, ids[:, 0], ids[:, 0], capacity=capacity)
+    targets = drawn(capacity, vocabulary)
+    require_right(drafts[0], ids, packed, targets[0])
+
     uniforms = torch.rand(n, k + 1, device="cuda", generator=generator)
-    targets = [torch.randn(capacity, vocabulary, device="cuda", generator=generator).bfloat16() for _ in buffers]
-    slots, drafts = 2 * capacity * vocabulary, 2 * n * k * vocabulary
+    of_drafts, of_slots = 2 * n * k * vocabulary, 2 * capacity * vocabulary
     ways: dict[str, tuple[int, Callable[[Tensor, Tensor], object]]] = {
-        "accept, greedy": (slots, lambda t, d: accept(t, packed, ids, uniforms, temperature=0.0)),
-        "accept, one-hot drafts": (slots, lambda t, d: accept(t, packed, ids, uniforms)),
+        "score": (of_drafts, lambda d, t: score(d, ids)),
+        "score, collision": (of_drafts, lambda d, t: score(d, ids, kind="collision")),
+        "select_from_logits": (of_drafts, lambda d, t: select_from_logits(d, ids, n * k // 2)),
+        "log_softmax + topk, eager": (of_drafts, lambda d, t: in_torch(d, ids)),
+        "log_softmax + topk, compiled": (of_drafts, lambda d, t: compiled(d, ids)),
+        "accept, greedy": (of_slots, lambda d, t: accept(t, packed, ids, uniforms, temperature=0.0)),
+        "accept, one-hot drafts": (of_slots, lambda d, t: accept(t, packed, ids, uniforms)),
         "accept, drawn drafts": (
-            slots + drafts,
-            lambda t, d: accept(t, packed, ids, uniforms, draft_logits=d),
+            of_slots + of_drafts,
+            lambda d, t: accept(t, packed, ids, uniforms, draft_logits=d),
         ),
     }
     for way, (num_bytes, run) in ways.items():
-        calls = [partial(run, t, d) for t, d in zip(targets, buffers, strict=True)]
-        yield _row(way, (n, k), vocabulary, calls, num_bytes)
+        calls = [partial(run, d, t) for d, t in zip(drafts, targets, strict=True)]
+        yield _row(way, shape, vocabulary, calls, num_bytes)
 
 
 def _row(way: str, shape: tuple[int, int], vocabulary: int, calls: list[gpu_time.Call], num_bytes: int) -> Row:
-    microseconds = gpu_time.warm(calls)
+    microseconds, _ = gpu_time.warm(calls)
     return {
         "requests": shape[0],
         "drafts": shape[1],

@@ -19,7 +19,8 @@ def exponential(n: int, k: int, mean: float) -> torch.Tensor:
 BATCHES = {
     "smooth": (exponential(64, 8, 0.5), None),
     "near-certain": (torch.where(exponential(64, 8, 1) > -0.9, 0.0, exponential(64, 8, 0.5)), None),
-    "all tied": (torch.zeros(64, 8), None),
+    "all certain": (torch.zeros(64, 8), None),
+    "all tied": (torch.full((64, 8), -0.5), None),
     "coarse": ((exponential(64, 8, 2) * 4).round() / 4, None),
     "a unit apart": ((exponential(64, 8, 2) * 2).round() * UNIT, None),
     "unlikely": (exponential(64, 8, 15), None),

@@ -40,19 +40,18 @@ PEERS = (
     Peer("C++ priority_queue", "TETRIS, Algorithm 1", partial(cpp.load, "heap"), CPU),
     Peer("C++ nth_element", "introselect", partial(cpp.load, "nth_element"), CPU),
     Peer("C++ radix", "radix selection", partial(cpp.load, "radix"), CPU),
-    Peer("cumprod + topk, eager", "vLLM", _from("topk_vllm"), CPU | GPU, exact=False, capturable=True),
-    Peer("cumprod + topk, compiled", "vLLM", _compiled_topk, CPU | GPU, exact=False, capturable=True),
+    Peer("cumprod + topk, eager", "vLLM", _from("topk_vllm"), CPU | GPU, exact=False),
+    Peer("cumprod + topk, compiled", "vLLM", _compiled_topk, CPU | GPU, exact=False),
     Peer(
         "two argsorts",
         "TensorRT-LLM",
         _from("argsort_tensorrt"),
         CPU | GPU,
         device_budget=True,
-        capturable=True,
     ),
-    Peer("all-pairs rank", "SGLang", _from("all_pairs_rank"), GPU, capturable=True),
-    Peer("one-program sort", "sfllm", _from("sort_triton"), GPU, capturable=True, max_entries=8192),
-    Peer("topk + scatter_max", "the paper's code", _from("scatter_max_paper"), CPU | GPU, exact=False, capturable=True),
+    Peer("all-pairs rank", "SGLang", _from("all_pairs_rank"), GPU),
+    Peer("one-program sort", "sfllm", _from("sort_triton"), GPU, max_entries=8192),
+    Peer("topk + scatter_max", "the paper's code", _from("scatter_max_paper"), CPU | GPU, exact=False),
 )
 
 
@@ -67,8 +66,8 @@ def _ours(backend: str) -> Select:
 OURS = tuple(
     Peer(f"tetris_kernels, {backend}", "this library", partial(_ours, backend), devices, **abilities)
     for backend, devices, abilities in (
-        ("torch", CPU | GPU, {"device_budget": True, "capturable": True}),
-        ("triton", GPU, {"device_budget": True, "capturable": True, "max_entries": 16384}),
+        ("torch", CPU | GPU, {"device_budget": True}),
+        ("triton", GPU, {"device_budget": True, "max_entries": 16384}),
     )
 )
 

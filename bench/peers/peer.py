@@ -33,7 +33,6 @@ class Peer:
     devices: frozenset[str]
     exact: bool = True
     device_budget: bool = False  # takes a budget as a 0-d tensor on the device, too
-    capturable: bool = False  # can be captured in a CUDA graph: no host sync, fixed allocations
     max_entries: int | None = None  # largest N x K that compiles in reasonable time
 
     def __str__(self) -> str:

@@ -14,8 +14,6 @@ from torch import Tensor
 
 from bench.peers.keys_triton import NEVER, load_keys
 
-MAX_ENTRIES = 16384
-
 
 @triton.jit(do_not_specialize=["num_requests", "num_drafts", "budget"])
 def sort_kernel(logprobs_ptr, draft_lens_ptr, lens_ptr, cu_lens_ptr, num_requests, num_drafts, budget,

@@ -66,7 +66,6 @@ MATRICES = {
     "stmatrix.sync.aligned.m8n8.x2.shared.b16": (False, 2),
     "stmatrix.sync.aligned.m8n8.x4.shared.b16": (False, 4),
 }
-WARP_SYNC = {*SHUFFLES, *VOTES, *REDUCTIONS, *MATRICES}
 
 
 def _members(masks: Any, program: Program, active: Active) -> Mask:

@@ -78,9 +78,9 @@ def _narrow(budget, lo, hi, upto, t0, t1, t2, n0, n1, n2):
 
 
 @triton.constexpr_function
-def is_small(num_keys):
-    """Whether a search is usually over after the first and USUAL_ROUNDS more rounds: where a thread owns its rows."""
-    return num_keys <= 1024
+def is_small(num_tiles, tile_size):
+    """Whether a thread owns its rows and most searches are over after the first round and USUAL_ROUNDS more."""
+    return owns_rows(num_tiles) and num_tiles * tile_size <= 1024
 
 
 @triton.jit
@@ -138,7 +138,7 @@ def search(keys, budget, usable, lowest, weighted):
     )
     budget = tl.minimum(budget, total)
     lo, hi, upto = _narrow(budget, lo, hi, total, t0, t1, t2, n0, n1, n2)
-    if is_small(keys[0].shape[0] * keys[0].shape[1] * len(keys)):
+    if is_small(len(keys), keys[0].shape[0] * keys[0].shape[1]):
         left = USUAL_ROUNDS
         while (hi - lo > 1) & (upto != budget) & (left > 0):
             left -= 1

@@ -64,7 +64,7 @@ def _input(info: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(info[name] for name in ("requests", "drafts", "kind", "fraction"))
 
 
-def write(name: str, rows: Sequence[Cell], device: str = "cpu") -> None:
+def write(name: str, rows: Sequence[Cell]) -> None:
     """`name`.csv has every cell, `name`.json the environment and each size's medians."""
     FOLDER.mkdir(exist_ok=True)
     with (FOLDER / f"{name}.csv").open("w", newline="") as file:
@@ -76,7 +76,7 @@ def write(name: str, rows: Sequence[Cell], device: str = "cpu") -> None:
         for shape, of_shape in _grouped(rows, lambda c: c.shape)
         for by_peer in [_grouped(of_shape, lambda c: c.peer)]
     }
-    document = {"environment": environment(device), "median microseconds over kinds and budgets": summary}
+    document = {"environment": environment(), "median microseconds over kinds and budgets": summary}
     (FOLDER / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
 
 
