@@ -142,11 +142,11 @@ def main() -> int:
     verdicts = judged(peers)
     gate.require_green(verdicts)
     print(f"gate: {len(verdicts)} verdicts, all green\n")
-    about |= {f"{kind} TB/s": f"{rate / 1e12:.2f}" for kind, rate in logits.ceilings().items()}
-    gpu_results.write_notes(file.with_suffix(".json"), about)
+    limits = gpu_time.limits()
+    gpu_results.write_notes(file.with_suffix(".json"), about | limits)
     over_logits = list(logits.measure())
     gpu_results.write(file.with_name(file.name + "-logits.csv"), over_logits)
-    print(f"copy {about['copy TB/s']} TB/s (read and written), read {about['read TB/s']} TB/s; bfloat16 logits:")
+    print(", ".join(f"{name} {value}" for name, value in limits.items()) + "; bfloat16 logits:")
     print(gpu_results.table(over_logits, list(over_logits[0])) + "\n")
 
     rows: list[Row] = []

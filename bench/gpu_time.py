@@ -78,14 +78,19 @@ def on_host(call: Call, rounds: int = HOST_ROUNDS) -> float:
     return statistics.median(times[20:])
 
 
-def copy_bandwidth(num_bytes: int = 1 << 30) -> float:
-    """Bytes per second of a device-to-device copy, read and written ones."""
-    source = torch.empty(num_bytes, dtype=torch.uint8, device="cuda")
-    target = torch.empty_like(source)
-    return 2 * num_bytes / (warm([lambda: target.copy_(source)] * 4)[0] * 1e-6)
-
-
-def read_bandwidth(num_bytes: int = 1 << 30) -> float:
-    """Bytes per second of torch's sum over a tensor, which only reads."""
+def limits(num_bytes: int = 1 << 30) -> dict[str, str]:
+    """What this GPU gives: an almost empty kernel in a graph, a copy (bytes read and written), torch's sum (read)."""
+    numbers = torch.zeros(64, device="cuda")
     source = torch.zeros(num_bytes // 4, device="cuda")
-    return num_bytes / (warm([lambda: source.sum()] * 4)[0] * 1e-6)
+    target = torch.empty_like(source)
+    calls = {
+        "kernel": [lambda: numbers.add_(1.0)] * 100,
+        "copy": [lambda: target.copy_(source)] * 4,
+        "read": [lambda: source.sum()] * 4,
+    }
+    microseconds = {name: warm(some)[0] for name, some in calls.items()}
+    return {
+        "smallest kernel us": f"{microseconds['kernel']:.2f}",
+        "copy TB/s": f"{2 * num_bytes / microseconds['copy'] / 1e6:.2f}",
+        "read TB/s": f"{num_bytes / microseconds['read'] / 1e6:.2f}",
+    }

@@ -52,11 +52,6 @@ def require_right(draft_logits: Tensor, draft_ids: Tensor, packed: PackedBatch, 
             raise RedGate(f"accept with {options.keys()} agrees on {same:.0%} of requests: nothing is measured")
 
 
-def ceilings() -> dict[str, float]:
-    """What this GPU's memory gives, bytes per second."""
-    return {"copy": gpu_time.copy_bandwidth(), "read": gpu_time.read_bandwidth()}
-
-
 def in_torch(draft_logits: Tensor, draft_ids: Tensor) -> Tensor:
     """The lens as an engine without kernels of its own finds them: log-softmax, cumulative sum, top-k, count."""
     scores = draft_logits.float().log_softmax(-1).gather(2, draft_ids[:, :, None])[..., 0]
