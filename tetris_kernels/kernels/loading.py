@@ -101,7 +101,8 @@ def load_batch(
     """[N, K] as a tuple of tiles [N_PAD, tile_width(K_PAD)], whole rows in a thread if BY_ROW; and the int32 budget.
 
     The budget is loaded in the branches of the log-probs: left outside, ptxas puts it before or behind them with
-    a wait in between, a second round trip to memory. Both of its words, for the same reason.
+    a wait in between, a second round trip to memory. Both of its words, for the same reason; in this order, or ptxas
+    waits for them behind packed rows (256 x 8), or lacks registers on sm_80 (1024 x 16).
     """
     words = words_of(form, BUDGET)
     width: tl.constexpr = tile_width(K_PAD)
@@ -110,9 +111,9 @@ def load_batch(
         low = load_low(budget_ptr, 0, 1, words, host_budget)
         high = load_high(budget_ptr, 0, 1, words)
     elif (form & PACKED) != 0:
-        low = load_low(budget_ptr, 0, 1, words, host_budget)
-        high = load_high(budget_ptr, 0, 1, words)
         chunks = _load_packed(logprobs_ptr, stride_n, rows, num_rows, num_drafts, K_PAD // 4)
+        high = load_high(budget_ptr, 0, 1, words)
+        low = load_low(budget_ptr, 0, 1, words, host_budget)
     else:
         low = load_low(budget_ptr, 0, 1, words, host_budget)
         high = load_high(budget_ptr, 0, 1, words)
