@@ -62,7 +62,8 @@ def require_same(peer: Peer, some: Sequence[inputs.Input], replayed: Sequence[ob
 
 def calls_of(peer: Peer, some: Sequence[inputs.Input]) -> list[gpu_time.Call]:
     """Calls as a server would make them: with the budget on the device where a way takes that."""
-    budgets = [torch.tensor(b.budget, device="cuda") if peer.device_budget else b.budget for b in some]
+    device = some[0].logprobs.device
+    budgets = [torch.tensor(b.budget, device=device) if peer.device_budget else b.budget for b in some]
     return [
         partial(peer.select, batch.logprobs, budget, batch.draft_lens)
         for batch, budget in zip(some, budgets, strict=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import dataclasses
 import os
 
 import pytest
@@ -75,3 +77,34 @@ def test_every_timed_batch_is_judged(monkeypatch):
     timed = bench_gpu.distinct("smooth", (8, 4), 0.5)
     assert len({batch.seed for batch in timed}) == bench_gpu.SEEDS
     assert {batch.seed for batch in timed} <= {batch.seed for batch in seen if batch.kind == "smooth"}
+
+
+def test_a_whole_run(monkeypatch, tmp_path, capsys):
+    """All but the times: which rows there are, and the files, with a way that takes only small batches."""
+    small = dataclasses.replace(by_name("two argsorts"), name="small batches only", max_entries=100)
+    ways = [by_name("tetris_kernels, torch"), small, by_name("Python heapq"), by_name("topk + scatter_max")]
+    monkeypatch.setattr(bench_gpu.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(bench_gpu, "environment", lambda device: {"device": "A GPU", "torch": "2", "triton": "3"})
+    monkeypatch.setattr(bench_gpu, "available", lambda peers: iter(ways))
+    monkeypatch.setattr(bench_gpu, "through_the_cpu", lambda peer, batch: None)
+    monkeypatch.setattr(bench_gpu.inputs.Input, "on", lambda batch, device: batch)
+    for name, value in {"SHAPES": ((8, 4), (64, 8)), "FRACTIONS": (0.5,)}.items():
+        monkeypatch.setattr(bench_gpu.inputs, name, value)
+    monkeypatch.setattr(bench_gpu.gpu_time, "limits", lambda: {"copy TB/s": "1"})
+    monkeypatch.setattr(bench_gpu.gpu_time, "warm", lambda calls: (2.0, [call() for call in calls]))
+    for name in ("cold", "on_stream", "on_host"):
+        monkeypatch.setattr(bench_gpu.gpu_time, name, lambda call: 3.0)
+    monkeypatch.setattr(bench_gpu.logits, "measure", lambda: iter([{"way": "score", "us": 4.0}]))
+    monkeypatch.setattr(bench_gpu.sys, "argv", ["bench_gpu", str(tmp_path)])
+
+    assert bench_gpu.main() == 0
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "gpu-A-GPU.csv", "gpu-A-GPU.json", "gpu-A-GPU.png", "gpu-A-GPU-logits.csv"
+    }  # fmt: skip
+    with (tmp_path / "gpu-A-GPU.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    kinds = len(bench_gpu.inputs.KINDS)
+    # On the CPU, heapq is timed on smooth inputs alone.
+    assert [sum(row["way"] == way.name for row in rows) for way in ways] == [2 * kinds, kinds, 2, 2 * kinds]
+    assert all(row["rows wrong"] == "0" for row in rows if row["way"] != "topk + scatter_max")
+    assert "all green" in capsys.readouterr().out
