@@ -11,45 +11,57 @@ from tetris_decode.sampling import Sampling
 
 
 class Batch:
-    """N requests: their tokens so far, and when they end.
+    """N rows of requests: their tokens so far, and when they end.
 
-    tokens:    [N, W] int64, prompt and output of each request; what is behind means nothing.
-    lens:      [N] int64, tokens of each request.
+    tokens:    [N, W] int64, prompt and output of each row's request; what is behind means nothing.
+    lens:      [N] int64, tokens of each.
     max_lens:  [N] int64, its prompt and all it may generate.
     done:      [N] bool.
-    sampling:  how tokens are drawn.
+    requests:  the request in each row, N host integers.
+    sampling:  how the rows' tokens are drawn.
 
-    A finished request keeps its row, so that rows mean the same from beginning to end.
+    A finished request keeps its row until `refill` gives it to one that waits.
 
     Args:
         prompts: the prompt of each request, at least one token each.
-        max_new_tokens: how many tokens each request may generate at most.
+        max_new_tokens: how many tokens each request may generate at most; one number, or one for each.
+        num_rows: N; by default every request has a row from the beginning.
         eos_token_ids: tokens that end a request; they are part of its output.
         num_drafts: K, room for drafts behind each request.
-        sampling: greedy by default.
+        sampling: of all requests; greedy by default.
     """
 
     def __init__(
         self,
         prompts: Sequence[Sequence[int]],
-        max_new_tokens: int,
+        max_new_tokens: int | Sequence[int],
         *,
+        num_rows: int | None = None,
         eos_token_ids: Sequence[int] = (),
         num_drafts: int = 0,
         sampling: Sampling | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        prompt_lens = [len(prompt) for prompt in prompts]
-        # K drafts and the token after them have room behind the longest request at its end.
-        width = max(prompt_lens) + max_new_tokens + num_drafts + 1
-        rows = [[*prompt, *[0] * (width - len(prompt))] for prompt in prompts]
-        self.tokens = torch.tensor(rows, dtype=torch.int64, device=device)
-        self.lens = torch.tensor(prompt_lens, dtype=torch.int64, device=device)
-        self.max_lens = self.lens + max_new_tokens
-        self.done = self.lens == self.max_lens
-        self.sampling = sampling or Sampling(len(prompts), device=device)
-        self.prompt_lens = prompt_lens
+        self._prompts = prompts
+        self._limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else list(max_new_tokens)
+        self._sampling = sampling or Sampling(len(prompts), device=device)
         self._eos = torch.tensor(list(eos_token_ids), dtype=torch.int64, device=device)
+        self._finished: dict[int, list[int]] = {}
+        self._next = num_rows = min(num_rows or len(prompts), len(prompts))
+
+        # K drafts and the token after them have room behind the longest request at its end.
+        longest = max(len(prompt) + limit for prompt, limit in zip(prompts, self._limits, strict=True))
+        self.tokens = torch.zeros(num_rows, longest + num_drafts + 1, dtype=torch.int64, device=device)
+        self.lens = torch.zeros(num_rows, dtype=torch.int64, device=device)
+        self.max_lens = torch.zeros_like(self.lens)
+        self.done = torch.zeros(num_rows, dtype=torch.bool, device=device)
+        self.requests = list(range(num_rows))
+        self._place(self.requests)
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests that have not had a row yet."""
+        return len(self._prompts) - self._next
 
     @property
     def max_drafts(self) -> Tensor:
@@ -81,7 +93,38 @@ class Batch:
         self.done = self.done | ended | (self.lens == self.max_lens)
         return counts
 
+    def refill(self) -> list[int]:
+        """Give the rows of finished requests to those that wait, in order; the rows that were given."""
+        rows = [row for row, done in enumerate(self.done.tolist()) if done][: self.num_waiting]
+        if rows:
+            self._finished |= self._outputs(rows)
+            for row in rows:
+                self.requests[row] = self._next
+                self._next += 1
+            self._place(rows)
+        return rows
+
     def outputs(self) -> list[list[int]]:
-        """What each request has generated so far."""
-        rows, lens = self.tokens.tolist(), self.lens.tolist()
-        return [row[start:end] for row, start, end in zip(rows, self.prompt_lens, lens, strict=True)]
+        """What each request that has had a row has generated so far."""
+        finished = self._finished | self._outputs(range(len(self.requests)))
+        return [finished[request] for request in range(self._next)]
+
+    def _place(self, rows: Sequence[int]) -> None:
+        """The prompts of the rows' requests, of which nothing has been generated."""
+        device = self.tokens.device
+        prompts = [list(self._prompts[self.requests[row]]) for row in rows]
+        lens = [len(prompt) for prompt in prompts]
+        padded = [prompt + [0] * (max(lens) - len(prompt)) for prompt in prompts]
+        index = torch.tensor(rows, device=device)
+        self.tokens[index, : max(lens)] = torch.tensor(padded, dtype=torch.int64, device=device)
+        self.lens = self.lens.index_copy(0, index, torch.tensor(lens, device=device))
+        limits = torch.tensor([self._limits[self.requests[row]] for row in rows], device=device)
+        self.max_lens = self.max_lens.index_copy(0, index, self.lens[index] + limits)
+        self.done = self.done.index_fill(0, index, False)
+        self.sampling = self._sampling.of(self.requests)
+
+    def _outputs(self, rows: Sequence[int]) -> dict[int, list[int]]:
+        """What the requests in these rows have generated, by request."""
+        tokens, lens = self.tokens.tolist(), self.lens.tolist()
+        requests = [(row, self.requests[row]) for row in rows]
+        return {request: tokens[row][len(self._prompts[request]) : lens[row]] for row, request in requests}

@@ -12,52 +12,33 @@ from transformers import PreTrainedModel
 
 from tetris_decode.batch import Batch
 from tetris_decode.drafting import Drafter, Drafts
+from tetris_decode.metrics import RequestTimes, Step, Timeline
 from tetris_decode.packed import Forward, PackedModel
 from tetris_decode.policies import NO_SPECULATION, Policy
 from tetris_decode.sampling import Sampling
 from tetris_kernels import Accepted, PackedBatch, Selection, accept, pack
 
 
-class Step(NamedTuple):
-    """One step of a whole batch. A request that is running is verified once in each step.
-
-    requests: running ones.
-    drafted, verified, accepted: drafts, in all.
-    coupled: drafts that were not verified and are emitted, by the coupled bonus of `tetris_kernels.accept`.
-    emitted: tokens, in all. Those after an end do not count, so it may be less than accepted + requests.
-    draft_seconds, select_seconds, seconds: wall time of drafting, of the policy, and of the whole step. The first
-        two are the host's: on a GPU they may end before the work does.
-    """
-
-    requests: int
-    drafted: int
-    verified: int
-    accepted: int
-    coupled: int
-    emitted: int
-    draft_seconds: float
-    select_seconds: float
-    seconds: float
-
-
 class Generation(NamedTuple):
     """outputs: the tokens that each request generated.
 
     prefill_seconds: reading the prompts, by the drafter too, which yields the first token of each request.
-    steps:           all that follows.
+    steps:           all else.
+    requests:        when each request had its tokens, by a clock of prefill and steps.
     """
 
     outputs: list[list[int]]
     prefill_seconds: float
     steps: list[Step]
+    requests: list[RequestTimes]
 
 
-@torch.inference_mode()
 def generate(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
-    max_new_tokens: int,
+    max_new_tokens: int | Sequence[int],
     *,
+    batch_size: int | None = None,
     drafter: Drafter | None = None,
     policy: Policy | None = None,
     temperature: float | Sequence[float] = 0.0,
@@ -66,7 +47,7 @@ def generate(
     eos_token_id: int | Sequence[int] | None = None,
     on_step: Callable[[Step], None] | None = None,
 ) -> Generation:
-    """Decode all prompts together; the output is the target model's, whatever is drafted and selected.
+    """Decode all prompts; the output is the target model's, whatever is drafted and selected.
 
     Greedy output is that of plain decoding, sampled output has its distribution. In floating point, nearly: the
     shapes of a verification differ from those of plain decoding, and so may the last bits of logits, which decides
@@ -75,7 +56,8 @@ def generate(
     Args:
         model: the target, a causal model of transformers (see `PackedModel`), in evaluation mode.
         prompts: token ids of each request, at least one.
-        max_new_tokens: how many tokens each request generates at most.
+        max_new_tokens: how many tokens each request generates at most; one number, or one for each.
+        batch_size: how many requests run at a time; when one ends, the next takes its place. By default all do.
         drafter, policy: what is drafted, and what of it is verified. By default nothing is.
         temperature: 0 is greedy; one number, or one for each request.
         top_p: of the target: sample from the fewest tokens that have at least this probability together.
@@ -85,91 +67,148 @@ def generate(
         on_step: called after each step, e.g. to show progress.
 
     Raises:
-        TypeError: prompts that are not sequences, max_new_tokens that is no integer.
-        ValueError: no prompt, an empty prompt, max_new_tokens below 1; a temperature, top_p or seeds that
-            `Sampling` refuses; a policy that drafts without a drafter, a drafter of another vocabulary or of drafts
-            of another shape than asked; a model that `PackedModel` refuses.
+        TypeError: prompts that are not sequences, max_new_tokens or batch_size that are no integers.
+        ValueError: no prompt, an empty prompt, max_new_tokens or batch_size below 1, another number of max_new_tokens
+            than of prompts; a temperature, top_p or seeds that `Sampling` refuses; a policy that drafts without a
+            drafter, a drafter of another vocabulary or of drafts of another shape than asked; a model that
+            `PackedModel` refuses.
     """
     policy = policy or NO_SPECULATION
-    _check_prompts(prompts, max_new_tokens)
+    _check_prompts(prompts, max_new_tokens, batch_size)
     _check_drafter(drafter, policy, model)
-    eos = [eos_token_id] if isinstance(eos_token_id, int) else eos_token_id or ()
-    sampling = Sampling(len(prompts), temperature=temperature, top_p=top_p, seeds=seeds, device=model.device)
     batch = Batch(
-        prompts, max_new_tokens, eos_token_ids=eos, num_drafts=policy.length, sampling=sampling, device=model.device
+        prompts,
+        max_new_tokens,
+        num_rows=batch_size,
+        eos_token_ids=[eos_token_id] if isinstance(eos_token_id, int) else eos_token_id or (),
+        num_drafts=policy.length,
+        sampling=Sampling(len(prompts), temperature=temperature, top_p=top_p, seeds=seeds, device=model.device),
+        device=model.device,
     )
-    target = PackedModel(model, len(prompts), batch.tokens.shape[1])
-
-    began = perf_counter()
-    if drafter and policy.length:
-        drafter.start(batch)
-    logits = target.read(batch.tokens, torch.zeros_like(batch.lens), batch.lens)
-    nothing = Drafts.none(batch.tokens)
-    _emit(batch, nothing, Forward(logits, _pack(batch, nothing, NO_SPECULATION.select(nothing, 0))))
-    prefill_seconds = perf_counter() - began
-
-    steps = []
-    while num_active := int((~batch.done).sum()):
-        steps.append(_step(target, batch, drafter, policy, num_active))
+    decoder = Decoder(model, batch, drafter, policy)
+    while decoder.is_running:
+        step = decoder.step()
         if on_step:
-            on_step(steps[-1])
-    return Generation(batch.outputs(), prefill_seconds, steps)
+            on_step(step)
+    return decoder.generation()
 
 
-def _step(target: PackedModel, batch: Batch, drafter: Drafter | None, policy: Policy, num_active: int) -> Step:
-    """Draft, select, pack, verify, accept."""
-    began = perf_counter()
-    drafts = _propose(batch, drafter, policy.num_drafts(num_active))
-    drafted = perf_counter()
-    selection = policy.select(drafts, num_active)
-    selected = perf_counter()
-    verification = target.forward(_pack(batch, drafts, selection))
-    accepted, emitted = _emit(batch, drafts, verification)
+class Decoder:
+    """`generate`, a step at a time. When it is made it reads the first prompts.
 
-    verified = verification.packed.lens
-    totals = torch.stack([n.sum() for n in (drafts.lens, verified, accepted.counts, accepted.coupled, emitted)])
-    num_drafted, num_verified, num_counted, num_coupled, num_emitted = totals.tolist()
-    return Step(
-        requests=num_active,
-        drafted=num_drafted,
-        verified=num_verified,
-        accepted=num_counted - num_active,
-        coupled=num_coupled,
-        emitted=num_emitted,
-        draft_seconds=drafted - began,
-        select_seconds=selected - drafted,
-        seconds=perf_counter() - began,
-    )
+    steps, timeline, prefill_seconds: as in `Generation`, so far.
+    """
+
+    def __init__(self, model: PreTrainedModel, batch: Batch, drafter: Drafter | None, policy: Policy) -> None:
+        self.batch, self.drafter, self.policy = batch, drafter, policy
+        self.target = PackedModel(model, *batch.tokens.shape)
+        self.steps: list[Step] = []
+        self.timeline = Timeline()
+        self.prefill_seconds = 0.0
+        self._num_active = 0
+        self._admit(range(len(batch.requests)), starts_drafter=policy.length > 0)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a request has not ended yet."""
+        return self._num_active > 0
+
+    def generation(self) -> Generation:
+        """What was generated so far, by the requests that have had a place in the batch."""
+        times = [self.timeline.requests[request] for request in range(len(self.timeline.requests))]
+        return Generation(self.batch.outputs(), self.prefill_seconds, self.steps, times)
+
+    @torch.inference_mode()
+    def step(self) -> Step:
+        """Draft, select, pack, verify, accept; then the next requests take the places of those that ended."""
+        batch, policy, num_active = self.batch, self.policy, self._num_active
+        began = perf_counter()
+        drafts = propose(batch, self.drafter, policy.num_drafts(num_active))
+        drafted = perf_counter()
+        selection = policy.select(drafts, num_active)
+        selected = perf_counter()
+        verification = self.target.forward(pack_drafts(batch, drafts, selection))
+        accepted, emitted = emit(batch, drafts, verification)
+
+        lens = verification.packed.lens
+        rejected = (accepted.counts > 0) & (accepted.counts <= lens)
+        columns = drafts.lens, lens, accepted.counts, rejected, accepted.coupled, emitted, batch.done
+        # The one answer that the host waits for, of all rows at once.
+        rows = torch.stack([column.long() for column in columns]).tolist()
+        num_drafted, num_verified, num_counted, num_rejected, num_coupled, _, num_done = map(sum, rows)
+        step = Step(
+            requests=num_active,
+            drafted=num_drafted,
+            verified=num_verified,
+            accepted=num_counted - num_active,
+            rejected=num_rejected,
+            coupled=num_coupled,
+            emitted=sum(rows[5]),
+            draft_seconds=drafted - began,
+            select_seconds=selected - drafted,
+            seconds=perf_counter() - began,
+        )
+        self.steps.append(step)
+        self.timeline.advance(step.seconds, zip(batch.requests, rows[5], strict=True))
+        policy.observe(step)
+        self._num_active = len(batch.requests) - num_done
+        while num_done and batch.num_waiting:
+            self._admit(batch.refill())
+            num_done = len(batch.requests) - self._num_active
+        return step
+
+    @torch.inference_mode()
+    def _admit(self, rows: Sequence[int], *, starts_drafter: bool = False) -> None:
+        """Read the prompts of these rows' requests, which yields the first token of each."""
+        batch = self.batch
+        began = perf_counter()
+        if starts_drafter and self.drafter:
+            self.drafter.start(batch)
+        admitted = torch.zeros_like(batch.done).index_fill(0, torch.tensor(list(rows), device=batch.done.device), True)
+        ends = batch.lens.where(admitted, 0)
+        logits = self.target.read(batch.tokens, torch.zeros_like(ends), ends)
+        nothing = Drafts.none(batch.tokens)
+        packed = pack_drafts(batch, nothing, NO_SPECULATION.select(nothing, 0), only=admitted)
+        emit(batch, nothing, Forward(logits.index_select(0, packed.request_ids.clamp(min=0)), packed), rows)
+        self._num_active = len(batch.requests) - int(batch.done.sum())
+        seconds = perf_counter() - began
+        self.prefill_seconds += seconds
+        self.timeline.admit([batch.requests[row] for row in rows], seconds)
 
 
-def _pack(batch: Batch, drafts: Drafts, selection: Selection) -> PackedBatch:
-    """The last token of each running request, which is not in the cache yet, and the selected drafts behind it."""
+def pack_drafts(batch: Batch, drafts: Drafts, selection: Selection, only: Tensor | None = None) -> PackedBatch:
+    """The last token of each running request, which is not in the cache yet, and the selected drafts behind it.
+
+    Given `only` [N] bool, the others sit out.
+    """
     return pack(
         selection,
         drafts.ids,
         batch.last_tokens,
-        batch.context_lens,
+        batch.context_lens if only is None else batch.context_lens.masked_fill(~only, -1),
         # Room for everything: the forward runs what is there, and no padding.
         capacity=drafts.ids.numel() + len(drafts.ids),
         draft_lens=drafts.lens,
     )
 
 
-def _emit(batch: Batch, drafts: Drafts, verification: Forward) -> tuple[Accepted, Tensor]:
-    """Accept drafts, and append what is emitted to the batch: [N] int64 tokens."""
+def emit(
+    batch: Batch, drafts: Drafts, verification: Forward, rows: Sequence[int] | None = None
+) -> tuple[Accepted, Tensor]:
+    """Accept drafts, and append what is emitted to the batch: [N] int64 tokens. `rows` are verified, or all."""
     sampling, packed = batch.sampling, verification.packed
     accepted = accept(
         sampling.filtered(verification.logits, packed.request_ids),
         packed,
         drafts.ids,
-        sampling.uniforms(drafts.ids.shape[1] + 1),
+        sampling.uniforms(drafts.ids.shape[1] + 1, rows),
         draft_logits=drafts.logits,
         temperature=sampling.temperature,
     )
     return accepted, batch.append(accepted.tokens, accepted.counts)
 
 
-def _propose(batch: Batch, drafter: Drafter | None, num_drafts: int) -> Drafts:
+def propose(batch: Batch, drafter: Drafter | None, num_drafts: int) -> Drafts:
     """Drafts as asked for, and none that a request has no use for."""
     if drafter is None or not num_drafts:
         return Drafts.none(batch.tokens)
@@ -181,13 +220,22 @@ def _propose(batch: Batch, drafter: Drafter | None, num_drafts: int) -> Drafts:
     return drafts._replace(lens=torch.minimum(drafts.lens, batch.max_drafts))
 
 
-def _check_prompts(prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
-    if not isinstance(max_new_tokens, int):
-        raise TypeError(f"max_new_tokens: expected an integer, got {type(max_new_tokens).__name__}")
-    if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens: expected 1 or more, got {max_new_tokens}")
+def _check_prompts(
+    prompts: Sequence[Sequence[int]], max_new_tokens: int | Sequence[int], batch_size: int | None
+) -> None:
+    limits = [max_new_tokens] if isinstance(max_new_tokens, int) else max_new_tokens
+    if not isinstance(limits, Sequence):
+        raise TypeError(f"max_new_tokens: expected an integer, got {type(limits).__name__}")
+    for name, values in (("max_new_tokens", limits), ("batch_size", [1 if batch_size is None else batch_size])):
+        for value in values:
+            if not isinstance(value, int):
+                raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
+            if value < 1:
+                raise ValueError(f"{name}: expected 1 or more, got {value}")
     if len(prompts) == 0:
         raise ValueError("prompts: expected at least one, got none")
+    if limits is max_new_tokens and len(limits) != len(prompts):
+        raise ValueError(f"max_new_tokens: expected one number, or {len(prompts)}, got {len(limits)}")
     for i, prompt in enumerate(prompts):
         if not isinstance(prompt, Sequence | Tensor):
             raise TypeError(f"prompts: expected a sequence of token ids for each, got {type(prompt).__name__}")

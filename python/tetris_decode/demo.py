@@ -18,8 +18,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from transformers.utils import logging
 
 from tetris_decode import live_report, prompts, smollm2
-from tetris_decode.decoder import Step
 from tetris_decode.live import Measurement, measure
+from tetris_decode.metrics import Step
 from tetris_decode.policies import NO_SPECULATION, FixedLength, Policy, Tetris
 from tetris_decode.smollm2 import ChatModel
 

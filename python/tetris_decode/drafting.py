@@ -18,6 +18,8 @@ class Drafts(NamedTuple):
     lens:     [N]    int64, how many of each row are drafts; what is beyond means nothing.
     logits:   [N, K, V] those of the distributions that the drafts were drawn from, temperature included; None if
               they were not drawn but chosen, as the most probable token is.
+    acceptance: [N, K] float32, the true probability that the target accepts each draft, given those before it. Known
+              in a simulation only.
 
     A drafter that stops early because of the token it drew hands that token over as its last draft: dropping it
     would bias what is emitted.
@@ -27,6 +29,7 @@ class Drafts(NamedTuple):
     logprobs: Tensor
     lens: Tensor
     logits: Tensor | None = None
+    acceptance: Tensor | None = None
 
     @classmethod
     def none(cls, like: Tensor) -> Drafts:

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedModel
 
-from tetris_decode.decoder import Generation, Step, generate
+from tetris_decode.decoder import Generation, generate
 from tetris_decode.drafting import Drafter
+from tetris_decode.metrics import Step
 from tetris_decode.policies import Policy
 
 

@@ -6,9 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from tetris_decode.drafting import Drafts
+from tetris_decode.metrics import Step
 from tetris_kernels import Selection, select
 
 # What `select` takes.
@@ -28,6 +30,14 @@ class Policy(Protocol):
     def select(self, drafts: Drafts, num_active: int) -> Selection:
         """Which of them to verify: a prefix of each request's."""
 
+    def observe(self, step: Step) -> None:
+        """What came of the step. A policy that learns from it is of one run."""
+
+
+class _LearnsNothing:
+    def observe(self, step: Step) -> None:
+        """Every step is decided by its drafts alone."""
+
 
 def _check_length(length: int) -> None:
     if not 0 <= length <= MAX_LENGTH:
@@ -35,7 +45,7 @@ def _check_length(length: int) -> None:
 
 
 @dataclass(frozen=True)
-class FixedLength:
+class FixedLength(_LearnsNothing):
     """The first `length` drafts of every request; 0 is plain decoding."""
 
     length: int
@@ -54,7 +64,7 @@ NO_SPECULATION = FixedLength(0)
 
 
 @dataclass(frozen=True)
-class Tetris:
+class Tetris(_LearnsNothing):
     """The drafts of the batch that are most likely to survive (arXiv 2502.15197, Algorithm 1).
 
     drafts_per_request: the budget of a step, divided by the requests that are still running; may be below 1.
@@ -87,3 +97,41 @@ class Tetris:
             min_lens=self.min_lens,
             log_weights=self.log_weights,
         )
+
+
+class Oracle(Tetris):
+    """TETRIS with the true acceptance probabilities in place of the drafter's: the optimum of a step (Theorem 1).
+
+    Only a simulation knows them.
+    """
+
+    def select(self, drafts: Drafts, num_active: int) -> Selection:
+        if drafts.acceptance is None:
+            raise ValueError("drafts: expected acceptance probabilities, which a simulation knows, got None")
+        return super().select(drafts._replace(logprobs=drafts.acceptance.log()), num_active)
+
+
+@dataclass(frozen=True)
+class Threshold(_LearnsNothing):
+    """Of each request the drafts up to the first that the drafter holds less likely than `confidence`, that one too.
+
+    As transformers' assisted generation stops drafting (`assistant_confidence_threshold`). Here the drafts behind are
+    made all the same, since other requests of the batch need theirs: it saves verification, not drafting.
+    """
+
+    confidence: float
+    length: int
+
+    def __post_init__(self) -> None:
+        _check_length(self.length)
+        if not 0 <= self.confidence <= 1:
+            raise ValueError(f"confidence: expected a probability, got {self.confidence}")
+
+    def num_drafts(self, num_active: int) -> int:
+        return self.length
+
+    def select(self, drafts: Drafts, num_active: int) -> Selection:
+        doubtful = drafts.logprobs < (math.log(self.confidence) if self.confidence else -math.inf)
+        # The doubtful draft is verified too: to drop a draft because of what was drawn would bias the output.
+        lens = (doubtful.cumsum(1) - doubtful.int() == 0).sum(1)
+        return Selection.from_lens(torch.minimum(lens, drafts.lens).int())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Sequence
 
@@ -54,17 +55,29 @@ class Sampling:
         self._top_p = TopPLogitsWarper(top_p) if top_p < 1 else None
         self._streams = [torch.Generator().manual_seed(seed) for seed in seeds]
 
+    def of(self, requests: Sequence[int]) -> Sampling:
+        """These requests alone, in this order, on the same streams of random numbers."""
+        some = copy.copy(self)
+        some._streams = [self._streams[request] for request in requests]
+        if isinstance(self.temperature, Tensor):
+            some.temperature = self.temperature[list(requests)]
+        return some
+
     @property
     def is_greedy(self) -> bool:
         """Whether nothing is drawn at all."""
         return isinstance(self.temperature, float) and self.temperature == 0
 
-    def uniforms(self, count: int) -> Tensor:
-        """[N, count] float32 in [0, 1), from the requests' own streams; zeros if all are greedy."""
-        if self.is_greedy:
-            return torch.zeros(len(self._streams), count, dtype=torch.float32, device=self.device)
-        rows = [torch.rand(count, generator=stream, dtype=torch.float32) for stream in self._streams]
-        return torch.stack(rows).to(self.device)
+    def uniforms(self, count: int, rows: Sequence[int] | None = None) -> Tensor:
+        """[N, count] float32 in [0, 1), from the requests' own streams; zeros if all are greedy.
+
+        Given `rows`, only theirs are drawn; those of the others are zeros, and their streams stay where they are.
+        """
+        drawn = torch.zeros(len(self._streams), count, dtype=torch.float32)
+        if not self.is_greedy:
+            for row in range(len(drawn)) if rows is None else rows:
+                drawn[row] = torch.rand(count, generator=self._streams[row], dtype=torch.float32)
+        return drawn.to(self.device)
 
     def scaled(self, logits: Tensor, request: Tensor | None = None) -> Tensor:
         """Logits by the temperature of the request [T] of each row [T, V], or of each request in turn.

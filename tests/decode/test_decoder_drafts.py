@@ -117,6 +117,9 @@ class Alternating:
     def select(self, drafts, num_active):
         return self.policy.select(drafts, num_active) if drafts.ids.shape[1] else NO_SPECULATION.select(drafts, 0)
 
+    def observe(self, step):
+        self.policy.observe(step)
+
 
 def test_counts_of_a_step():
     run = generate(target(), PROMPTS, NEW_TOKENS, drafter=ModelDrafter(noisy_copy()), policy=Tetris(1, 4))
