@@ -25,7 +25,13 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.10",
-    packages=["tetris_kernels", "tetris_kernels.kernels", "tetris_kernels.reference", "tetris_decode"],
+    packages=[
+        "tetris_kernels",
+        "tetris_kernels.kernels",
+        "tetris_kernels.reference",
+        "tetris_decode",
+        "tetris_decode.commands",
+    ],
     package_dir={"tetris_kernels": "tetris_kernels", "tetris_decode": "python/tetris_decode"},
     package_data={
         "tetris_kernels": ["py.typed"],

@@ -8,7 +8,7 @@ OPTIONAL = ("rich", "typer", "transformers", "gguf", "accelerate")
 
 def main() -> None:
     try:
-        from tetris_decode.cli import app
+        from tetris_decode.commands.app import app
 
         app(prog_name="tetris-decode")
     except ModuleNotFoundError as error:

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tetris_decode import lossless
-from tetris_decode.cli import app
+from tetris_decode.commands.app import app
 from tetris_decode.replay import compare
 from tetris_decode.traces import load_runs
 

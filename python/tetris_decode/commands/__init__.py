@@ -1,0 +1,1 @@
+"""The commands of `tetris-decode`: a file for each, and what they share."""

@@ -1,0 +1,21 @@
+"""The command `tetris-decode`, put together from its commands."""
+
+from __future__ import annotations
+
+import typer
+
+from tetris_decode.commands.demo import demo
+from tetris_decode.commands.lossless import lossless
+from tetris_decode.commands.replay import replay
+
+# Plain error lines: boxed ones break sentences in the middle.
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+
+
+@app.callback()
+def tetris_decode() -> None:
+    """TETRIS draft token selection (arXiv 2502.15197) at work."""
+
+
+for command in (demo, replay, lossless):
+    app.command()(command)
