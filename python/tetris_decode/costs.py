@@ -16,8 +16,8 @@ class CostTable:
 
     key:              what the table is of: device, model, dtype, versions, or the parameters of a model of a GPU.
     tokens, seconds:  of a verification: tokens in the batch (each running request's last one and the drafts), rising,
-                      and the time that the step takes with them, all but drafting. Seconds never fall.
-    draft_seconds:    of making 0, 1, 2, ... drafts for every request.
+                      and the time that the step takes with them, all but drafting. Above 0, and never falling.
+    draft_seconds:    of making 0, 1, 2, ... drafts for every request; never falling.
 
     Beyond the last point the line between the last two goes on; below the first one, its time holds.
     """
@@ -31,11 +31,13 @@ class CostTable:
         if len(self.tokens) < 2 or len(self.tokens) != len(self.seconds):
             got = f"{len(self.tokens)} and {len(self.seconds)}"
             raise ValueError(f"tokens, seconds: expected two points or more, as many of each, got {got}")
-        if self.tokens[0] < 1 or any(np.diff(self.tokens) <= 0):
-            raise ValueError(f"tokens: expected rising numbers from 1 on, got {list(self.tokens)}")
+        if not all(isinstance(n, int) for n in self.tokens) or self.tokens[0] < 1 or any(np.diff(self.tokens) <= 0):
+            raise ValueError(f"tokens: expected rising integers from 1 on, got {list(self.tokens)}")
         for name, values in (("seconds", self.seconds), ("draft_seconds", self.draft_seconds)):
             if not all(np.isfinite(values)) or min(values, default=-1) < 0 or any(np.diff(values) < 0):
                 raise ValueError(f"{name}: expected numbers from 0 on that never fall, got {list(values)}")
+        if self.seconds[0] == 0:
+            raise ValueError(f"seconds: expected numbers above 0, got {list(self.seconds)}")
 
     def verification(self, tokens: int) -> float:
         """Seconds of a step with this many tokens in the batch, all but drafting."""

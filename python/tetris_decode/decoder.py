@@ -22,7 +22,8 @@ from tetris_kernels import Accepted, PackedBatch, Selection, accept, pack
 class Generation(NamedTuple):
     """outputs: the tokens that each request generated.
 
-    prefill_seconds: reading the prompts, by the drafter too, which yields the first token of each request.
+    prefill_seconds: reading the prompts, which yields the first token of each request. The drafter's reading of the
+                     first ones is in it; those of requests that join later it reads when it drafts for them.
     steps:           all else.
     requests:        when each request had its tokens, by a clock of prefill and steps.
     """
@@ -94,7 +95,7 @@ def generate(
 
 
 class Decoder:
-    """`generate`, a step at a time. When it is made it reads the first prompts.
+    """`generate`, a step at a time. When it is made it reads prompts until every row runs, or nobody waits.
 
     steps, timeline, prefill_seconds: as in `Generation`, so far.
     """
@@ -107,6 +108,7 @@ class Decoder:
         self.prefill_seconds = 0.0
         self._num_active = 0
         self._admit(range(len(batch.requests)), starts_drafter=policy.length > 0)
+        self._refill()
 
     @property
     def is_running(self) -> bool:
@@ -152,10 +154,13 @@ class Decoder:
         self.timeline.advance(step.seconds, zip(batch.requests, rows[5], strict=True))
         policy.observe(step)
         self._num_active = len(batch.requests) - num_done
-        while num_done and batch.num_waiting:
-            self._admit(batch.refill())
-            num_done = len(batch.requests) - self._num_active
+        self._refill()
         return step
+
+    def _refill(self) -> None:
+        """Read the prompts of those that wait until the batch is full; some may end with their first token."""
+        while self.batch.num_waiting and self._num_active < len(self.batch.requests):
+            self._admit(self.batch.refill())
 
     @torch.inference_mode()
     def _admit(self, rows: Sequence[int], *, starts_drafter: bool = False) -> None:

@@ -68,7 +68,7 @@ class Dsd:
 
     def goodput(self, length: int, num_active: int) -> float:
         """Expected tokens per second with `length` drafts for each of `num_active` requests."""
-        rate = min(self.rate, 1 - 1e-9)
-        expected = (1 - rate ** (length + 1)) / (1 - rate)
+        # 1 + a + a^2 + ..., which is (1 - a^(length + 1)) / (1 - a) wherever that is defined.
+        expected = sum(self.rate**j for j in range(length + 1))
         seconds = self.costs.verification(num_active * (length + 1)) + self.costs.drafting(length)
         return num_active * expected / seconds

@@ -18,8 +18,10 @@ class Step(NamedTuple):
     requests: running ones.
     drafted, verified, accepted: drafts, in all.
     rejected: drafts that were tested and rejected, at most one of a request; those behind it were verified in vain.
-    coupled: drafts that were not verified and are emitted, by the coupled bonus of `tetris_kernels.accept`.
-    emitted: tokens, in all. Those after an end do not count, so it may be less than accepted + requests.
+    coupled: drafts that were not verified and are accepted all the same, by the coupled bonus of
+        `tetris_kernels.accept`.
+    emitted: tokens, in all. Those after an end do not count, though drafts there do: so it may be less than
+        accepted + requests.
     draft_seconds, select_seconds, seconds: wall time of drafting, of the policy, and of the whole step. The first
         two are the host's: on a GPU they may end before the work does.
     """
@@ -110,7 +112,14 @@ class Metrics:
 
     @classmethod
     def of(cls, steps: Sequence[Step], requests: Iterable[RequestTimes]) -> Metrics:
-        """Measure a run of at least one request. Without a step, what is per step or second is 0."""
+        """Measure a run. Without a step, what is per step or second is 0.
+
+        Raises:
+            ValueError: no request.
+        """
+        requests = list(requests)
+        if not requests:
+            raise ValueError("requests: expected at least one, got none")
         total = Step(*(sum(column) for column in zip(*steps, strict=True))) if steps else Step(*[0] * len(Step._fields))
         latencies = [times.last for times in requests]
         per_token = [(t.last - t.first) / (t.tokens - 1) for t in requests if t.tokens > 1]

@@ -69,7 +69,8 @@ class Tetris(_LearnsNothing):
 
     drafts_per_request: the budget of a step, divided by the requests that are still running; may be below 1.
     length:             drafts made for each request, to choose from.
-    min_lens, log_weights: of each request, as for `tetris_kernels.select`.
+    min_lens, log_weights: of each row of the batch, whichever request has it, as for `tetris_kernels.select`; where
+                        requests take the rows of others, they are not preferences of requests.
     """
 
     drafts_per_request: float
@@ -131,7 +132,9 @@ class Threshold(_LearnsNothing):
         return self.length
 
     def select(self, drafts: Drafts, num_active: int) -> Selection:
-        doubtful = drafts.logprobs < (math.log(self.confidence) if self.confidence else -math.inf)
+        limit = math.log(self.confidence) if self.confidence else -math.inf
+        # Written so that NaN is doubtful, as it means never for `select`.
+        doubtful = ~(drafts.logprobs >= limit)
         # The doubtful draft is verified too: to drop a draft because of what was drawn would bias the output.
         lens = (doubtful.cumsum(1) - doubtful.int() == 0).sum(1)
         return Selection.from_lens(torch.minimum(lens, drafts.lens).int())

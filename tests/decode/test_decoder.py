@@ -14,7 +14,7 @@ from tetris_decode.draft_model import ModelDrafter, skip_layers
 from tetris_decode.ngram import NgramDrafter
 from tetris_decode.ngram_table import NgramTable
 from tetris_decode.packed import KVCache
-from tetris_decode.policies import NO_SPECULATION, FixedLength, Tetris
+from tetris_decode.policies import NO_SPECULATION, FixedLength, Tetris, Threshold
 
 POLICIES = {
     "none": NO_SPECULATION,
@@ -32,6 +32,9 @@ POLICIES = {
     "floors and weights": Tetris(
         1.4, 4, min_lens=torch.tensor([1, 0, 0, 2, 0]), log_weights=torch.tensor([-3.0, 0.0, 3.0, 0.0, 0.0])
     ),
+    "threshold 0": Threshold(0.0, 4),
+    "threshold 0.4": Threshold(0.4, 4),
+    "threshold 1": Threshold(1.0, 4),
 }
 
 

@@ -11,14 +11,17 @@ import torch
 from tiny_models import SHAPE
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, TopPLogitsWarper
 
-from tetris_decode import decoder
+from tetris_decode import decoder, goodput
+from tetris_decode.costs import CostTable
 from tetris_decode.decoder import generate
 from tetris_decode.draft_model import ModelDrafter
 from tetris_decode.goodness import fit
+from tetris_decode.goodput import Dsd
 from tetris_decode.ngram import NgramDrafter
 from tetris_decode.ngram_table import NgramTable
-from tetris_decode.policies import NO_SPECULATION, FixedLength, Tetris
+from tetris_decode.policies import NO_SPECULATION, FixedLength, Tetris, Threshold
 from tetris_decode.sampling import Sampling
+from tetris_kernels import Selection
 
 VOCAB = 4
 LENGTH = 5  # tokens whose joint law is compared: 1024 texts. Enough that second drafts are tested
@@ -79,6 +82,7 @@ POLICIES = {
     "floors and weights": Tetris(
         0.9, 2, min_lens=torch.arange(REQUESTS) % 3, log_weights=torch.linspace(-1, 1, REQUESTS)
     ),
+    "threshold": Threshold(0.4, 2),
 }
 
 
@@ -87,6 +91,41 @@ POLICIES = {
 def test_drawn_drafts(policy, temperature, top_p):
     outputs = sample(policy, temperature=temperature, top_p=top_p)
     assert p_value(outputs, exact_law(temperature, top_p)) > LEVEL
+
+
+def test_a_length_that_is_learned(monkeypatch):
+    """DSD decides before a step from the steps before it: here anew in each, at the edge of not speculating."""
+    monkeypatch.setattr(goodput, "INTERVAL", 1)
+    lengths = []
+
+    class Recording(Dsd):
+        def num_drafts(self, num_active: int) -> int:
+            lengths.append(super().num_drafts(num_active))
+            return lengths[-1]
+
+    costs = CostTable({}, (1, 2 * REQUESTS), (1.0, 2.6), (0.0,) * 3)
+    outputs = sample(Recording(costs, length=2))
+    assert len(set(lengths)) > 1
+    assert p_value(outputs, exact_law(1.0, 1.0)) > LEVEL
+
+
+def test_a_doubtful_draft_that_is_dropped_is_seen():
+    """A threshold that verifies only what is above it, and draws as if it had not looked: not lossless."""
+
+    class Dropping(Threshold):
+        def select(self, drafts, num_active):
+            sure = (drafts.logprobs.exp() >= self.confidence).int().cumprod(1).sum(1)
+            return Selection.from_lens(torch.minimum(sure, drafts.lens).int())
+
+    class Forgetting(ModelDrafter):
+        def propose(self, batch, num_drafts):
+            # What is not handed over cannot be tested.
+            drafts = super().propose(batch, num_drafts)
+            return drafts._replace(lens=Dropping(0.4, num_drafts).select(drafts, 0).lens.long())
+
+    assert p_value(sample(FixedLength(2), Forgetting(models()[1])), exact_law(1.0, 1.0)) < 1e-12
+    # Handed over, it has its test at the bonus position.
+    assert p_value(sample(Dropping(0.4, 2)), exact_law(1.0, 1.0)) > LEVEL
 
 
 @pytest.mark.parametrize("score", ["top", "collision"])

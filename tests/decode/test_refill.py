@@ -60,6 +60,30 @@ def test_texts_do_not_depend_on_the_batch_size(batch_size, policy, drafter):
     assert max(step.requests for step in run.steps) == min(batch_size, 4), "one ends with its first token"
 
 
+@pytest.mark.parametrize("limits", [[1, 5, 1, 1, 4], [1, 1, 1, 1, 1], [1, 1, 1, 1, 3], [3, 1, 1, 1, 1]], ids=str)
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 5])
+def test_requests_that_end_with_their_first_token(batch_size, limits):
+    """The next ones take their places at once, also before the first step."""
+    run = generate(target(), PROMPTS, limits, batch_size=batch_size)
+    whole = transformers_generate(PROMPTS, NEW_TOKENS)
+    assert run.outputs == [text[:limit] for text, limit in zip(whole, limits, strict=True)]
+    assert [times.tokens for times in run.requests] == limits
+    running = [limit for limit in limits if limit > 1]
+    assert [step.requests for step in run.steps][:1] == [min(batch_size, len(running))][: len(running)]
+
+
+def test_preferences_are_of_rows():
+    """Whichever request has the row; more of them than rows are refused."""
+    outputs = transformers_generate(PROMPTS, NEW_TOKENS)
+    policy = Tetris(1, 3, min_lens=torch.tensor([2, 0]))
+    drafter = ModelDrafter(noisy_copy())
+    run = generate(target(), PROMPTS, NEW_TOKENS, batch_size=2, drafter=drafter, policy=policy)
+    assert run.outputs == outputs
+    with pytest.raises(ValueError, match=r"min_lens: expected .*2.*, got .*5"):
+        policy = Tetris(1, 3, min_lens=torch.ones(5, dtype=torch.int64))
+        generate(target(), PROMPTS, NEW_TOKENS, batch_size=2, drafter=drafter, policy=policy)
+
+
 def test_requests_that_end_early_make_room():
     outputs = transformers_generate(PROMPTS, NEW_TOKENS)
     eos = max(range(VOCAB_SIZE), key=lambda token: len({o.index(token) for o in outputs if token in o}))
