@@ -3,7 +3,8 @@
 The tokens that `tetris_kernels.pack` lays out, any number from each request, go through the model as one
 sequence [1, T], so projections and MLPs compute nothing for padding. Only attention has to know which token is
 whose: transformers calls a registered function for it and hands it the keyword arguments of the model's forward.
-Ours writes keys and values to a preallocated cache, pads the queries to [N, L] and attends once.
+Ours writes keys and values to a preallocated cache, pads the queries and attends once, or twice where a few
+requests have many tokens.
 
 https://huggingface.co/docs/transformers/attention_interface
 """
@@ -20,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 
-from tetris_decode.ragged import Ragged
+from tetris_decode.ragged import Part, Ragged
 from tetris_kernels import PackedBatch, Selection, pack
 
 ATTENTION = "tetris_packed"
@@ -157,22 +158,28 @@ class KVCache:
         self.max_len = max_len
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def update(self, layer: int, slots: Tensor, key: Tensor, value: Tensor, context: int) -> tuple[Tensor, Tensor]:
-        """Write [T, heads, head_dim] at `slots` [T]; the layer's [N, heads, context, head_dim], as views."""
+    def write(self, layer: int, slots: Tensor, key: Tensor, value: Tensor) -> None:
+        """Write [T, heads, head_dim] at `slots` [T]."""
         if layer not in self.layers:
             size = self.num_requests, self.max_len
             self.layers[layer] = (key.new_zeros(*size, *key.shape[1:]), value.new_zeros(*size, *value.shape[1:]))
         keys, values = self.layers[layer]
         keys.flatten(0, 1).index_copy_(0, slots, key)
         values.flatten(0, 1).index_copy_(0, slots, value)
-        return keys[:, :context].transpose(1, 2), values[:, :context].transpose(1, 2)
+
+    def read(self, layer: int, part: Part) -> tuple[Tensor, Tensor]:
+        """Keys and values of a part's requests, [n, heads, context, head_dim]: views if these are all."""
+        keys, values = (kind[:, : part.context] for kind in self.layers[layer])
+        if part.rows is not None:
+            keys, values = keys.index_select(0, part.rows), values.index_select(0, part.rows)
+        return keys.transpose(1, 2), values.transpose(1, 2)
 
 
 class PackedAttention:
     """What the layers of one forward share.
 
-    Queries are padded to [N, L], and query heads that share a key head become further queries of it, so that no
-    key is read or copied twice. Both at once is one gather of rows of head_dim, and undoing it another.
+    Queries of a part are padded to [n, L], and query heads that share a key head become further queries of it, so
+    that no key is read or copied twice. Both at once is one gather of rows of head_dim, and undoing it another.
     """
 
     def __init__(self, cache: KVCache, ragged: Ragged) -> None:
@@ -185,45 +192,52 @@ class PackedAttention:
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
         """query [T, heads, head_dim], key and value [T, kv_heads, head_dim] -> [T, heads, head_dim]."""
         self.calls += 1
-        keys, values = self.cache.update(layer, self._cache_slots, key, value, self.ragged.context)
+        self.cache.write(layer, self._cache_slots, key, value)
         shape = query.shape[1], key.shape[1]
         if shape not in self._layouts:
             self._layouts[shape] = Layout.of(self.ragged, *shape, query.dtype)
         layout = self._layouts[shape]
-        folded = _rows(query, layout.fold).view(*keys.shape[:2], -1, query.shape[2])
-        out = scaled_dot_product_attention(folded, keys, values, attn_mask=layout.mask, scale=scaling)
-        return _rows(out, layout.unfold).view(*query.shape[:2], -1)
+        outs = []
+        for part, fold, mask in zip(self.ragged.parts, layout.folds, layout.masks, strict=True):
+            keys, values = self.cache.read(layer, part)
+            folded = _rows(query, fold).view(*keys.shape[:2], -1, query.shape[2])
+            out = scaled_dot_product_attention(folded, keys, values, attn_mask=mask, scale=scaling)
+            outs.append(out.reshape(-1, query.shape[2]))
+        return _rows(outs[0] if len(outs) == 1 else torch.cat(outs), layout.unfold).view(*query.shape[:2], -1)
 
 
 class Layout(NamedTuple):
-    """How queries [T, heads] become [N, kv_heads, heads / kv_heads * L], as rows of head_dim.
+    """How queries [T, heads] become [n, kv_heads, heads / kv_heads * L] for each part, as rows of head_dim.
 
-    fold:   the row of each of the latter, None if it is the same one.
-    unfold: the row of each of the former among them, None likewise.
-    mask:   [N, 1, heads / kv_heads * L, context], 0 for keys up to the query's own position and -inf beyond. None
-            if every query sees all.
+    folds:  for each part the row of each of the latter, None if it is the same one.
+    masks:  for each part [n, 1, heads / kv_heads * L, context], 0 for keys up to the query's own position and -inf
+            beyond. None if every query sees all.
+    unfold: the row of each of the former among all the latter, None likewise.
     """
 
-    fold: Tensor | None
+    folds: list[Tensor | None]
+    masks: list[Tensor | None]
     unfold: Tensor | None
-    mask: Tensor | None
 
     @classmethod
     def of(cls, ragged: Ragged, heads: int, kv_heads: int, dtype: torch.dtype) -> Layout:
         device = ragged.request.device
-        num_slots = ragged.token_of_slot.shape[1]
-        mask = None
-        if not ragged.sees_all:
-            beyond = torch.arange(ragged.context, device=device) > ragged.padded(ragged.position)[:, :, None]
-            slots = torch.zeros(beyond.shape, dtype=dtype, device=device).masked_fill_(beyond, -torch.inf)
-            mask = slots.repeat(1, heads // kv_heads, 1).unsqueeze(1)
-        if num_slots == 1 and ragged.is_padded:
-            return cls(None, None, mask)
+        masks = [_mask(ragged, part, heads // kv_heads, dtype) for part in ragged.parts]
+        if ragged.is_padded and ragged.parts[0].tokens.shape[1] == 1:
+            return cls([None], masks, None)
         head = torch.arange(heads, device=device)
-        fold = ragged.token_of_slot[:, None, :] * heads + head[:, None]
-        slot = ragged.slot_of_token - ragged.request * num_slots
-        unfold = (ragged.request[:, None] * heads + head) * num_slots + slot[:, None]
-        return cls(fold.flatten(), unfold.flatten(), mask)
+        folds = [(part.tokens[:, None, :] * heads + head[:, None]).flatten() for part in ragged.parts]
+        unfold = ragged.row[:, None] * heads + ragged.stride[:, None] * head + ragged.slot[:, None]
+        return cls([*folds], masks, unfold.flatten())
+
+
+def _mask(ragged: Ragged, part: Part, repeats: int, dtype: torch.dtype) -> Tensor | None:
+    if part.sees_all:
+        return None
+    position = ragged.position[part.tokens]
+    beyond = torch.arange(part.context, device=position.device) > position[:, :, None]
+    slots = torch.zeros(beyond.shape, dtype=dtype, device=position.device).masked_fill_(beyond, -torch.inf)
+    return slots.repeat(1, repeats, 1).unsqueeze(1)
 
 
 def _rows(heads: Tensor, index: Tensor | None) -> Tensor:

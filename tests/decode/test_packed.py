@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from tetris_decode.packed import KVCache, PackedModel
+from tetris_decode.ragged import Part
 
 # Logits are of order 5 and summed in float32 over a few hundred terms in another order.
 TOLERANCE = 5e-5
@@ -92,11 +93,14 @@ def test_reading_in_pieces():
 def test_cache_writes_only_its_slots():
     cache = KVCache(2, 4)
     key = torch.randn(3, 2, 5)
-    keys, values = cache.update(0, torch.tensor([1, 4, 7]), key, -key, context=4)
+    cache.write(0, torch.tensor([1, 4, 7]), key, -key)
+    keys, values = cache.read(0, Part(None, torch.zeros(2, 1), context=4, sees_all=True))
     assert keys.shape == (2, 2, 4, 5)
     flat = keys.transpose(1, 2).flatten(0, 1)
     assert torch.equal(flat[[1, 4, 7]], key) and torch.equal(values, -keys)
     assert flat[[0, 2, 3, 5, 6]].eq(0).all()
+    some, _ = cache.read(0, Part(torch.tensor([1]), torch.zeros(1, 1), context=2, sees_all=True))
+    assert torch.equal(some, keys[1:, :, :2])
 
 
 def test_training_mode_is_refused():
