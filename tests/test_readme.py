@@ -6,23 +6,18 @@ import csv
 import re
 import subprocess
 import sys
-from pathlib import Path
 from statistics import median
 
 import pytest
+from code_blocks import ROOT, blocks, check
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-PYTHON = [code for language, code in BLOCKS if language == "python"]
+PYTHON = blocks(ROOT / "README.md", "python")
 
 
 @pytest.mark.parametrize("code", PYTHON, ids=range(len(PYTHON)))
 def test_python_block_runs(code):
-    """A comment `# -> text` beside a print is what it prints."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert re.findall(r"# -> (.*)", code) == done.stdout.splitlines()
+    check(code)
 
 
 def test_example_is_short():
@@ -31,7 +26,7 @@ def test_example_is_short():
 
 
 def test_replay_output_is_what_the_replay_prints():
-    quoted = next(code for language, code in BLOCKS if language == "text" and "Which drafts of a batch" in code)
+    quoted = next(code for code in blocks(ROOT / "README.md", "text") if "Which drafts of a batch" in code)
     done = subprocess.run([sys.executable, "-m", "tetris_decode", "replay"], capture_output=True, text=True, check=True)
     printed = [line.rstrip() for line in done.stdout.splitlines()]
     quoted_lines = [line.rstrip() for line in quoted.splitlines() if line.strip() != "..."]
