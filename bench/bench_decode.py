@@ -17,11 +17,11 @@ from rich.table import Table
 
 from tetris_decode import prompts, smollm2
 from tetris_decode.build_ngrams import until_end
+from tetris_decode.chat_model import ChatModel
 from tetris_decode.decoder import generate
-from tetris_decode.demo import machine
 from tetris_decode.live import differences
+from tetris_decode.machine import machine
 from tetris_decode.policies import FixedLength
-from tetris_decode.smollm2 import ChatModel
 
 BATCH_SIZES = (1, 4, 16)
 MAX_NEW_TOKENS = 48
@@ -34,7 +34,7 @@ PROGRESS = Console(stderr=True)
 def transformers_generate(chat: ChatModel, encoded: Sequence[Sequence[int]]) -> list[list[int]]:
     """Greedy decoding as transformers does it: padded on the left, a cache that grows."""
     width = max(map(len, encoded))
-    eos = chat.eos_token_id
+    eos = chat.tokenizer.eos_token_id
     ids = torch.tensor([[eos] * (width - len(prompt)) + list(prompt) for prompt in encoded])
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in encoded])
     output = chat.model.generate(
@@ -46,7 +46,7 @@ def transformers_generate(chat: ChatModel, encoded: Sequence[Sequence[int]]) -> 
 
 def tetris_generate(chat: ChatModel, encoded: Sequence[Sequence[int]]) -> list[list[int]]:
     """The same by this package, without drafts."""
-    return generate(chat.model, encoded, MAX_NEW_TOKENS, eos_token_id=chat.eos_token_id).outputs
+    return generate(chat.model, encoded, MAX_NEW_TOKENS, eos_token_id=chat.eos_token_ids).outputs
 
 
 def timed(run: Callable[..., list[list[int]]], *args: object) -> tuple[float, list[list[int]]]:
@@ -92,7 +92,7 @@ def drafters(chat: ChatModel, encoded: Sequence[Sequence[int]]) -> Table:
     headers = ("drafter", "first draft accepted", f"accepted of {NUM_DRAFTS}", "ms per draft", "of a plain step")
     for i, header in enumerate(headers):
         table.add_column(header, justify="right" if i else "left")
-    eos = chat.eos_token_id
+    eos = chat.tokenizer.eos_token_id
     plain = generate(chat.model, encoded, MAX_NEW_TOKENS, eos_token_id=eos)
     step = median(step.seconds for step in plain.steps)
     for name in track(DRAFTERS, "drafters", console=PROGRESS, transient=True):
@@ -117,7 +117,9 @@ def main() -> None:
     generate(chat.model, encoded, 2)
     transformers_generate(chat, encoded[:1])
     console = Console(width=110, highlight=False)
-    console.print(f"{smollm2.NAME}, greedy, {MAX_NEW_TOKENS} tokens, medians of {ROUNDS} runs in turn; {machine()}\n")
+    console.print(
+        f"{smollm2.NAME} in bfloat16, greedy, {MAX_NEW_TOKENS} tokens, medians of {ROUNDS} runs; {machine()}\n"
+    )
     console.print(plain_decoding(chat, encoded), "")
     console.print(drafters(chat, encoded))
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 # What the extra `decode` brings. The demo alone needs the last three.
 OPTIONAL = ("rich", "typer", "transformers", "gguf", "accelerate")
 
 
 def main() -> None:
+    # The bars of transformers would break into those of the commands. Read when tqdm is imported, which torch does.
+    os.environ.setdefault("TQDM_DISABLE", "1")
     try:
         from tetris_decode.commands.app import app
 

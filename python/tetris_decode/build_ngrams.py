@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.progress import track
 
 from tetris_decode import prompts, smollm2
+from tetris_decode.chat_model import ChatModel
 from tetris_decode.ngram_table import NgramTable
-from tetris_decode.smollm2 import ChatModel
 
 BATCH_SIZE = 32
 MAX_NEW_TOKENS = 256
@@ -43,7 +43,7 @@ def build(out: str) -> None:
 def answers(chat: ChatModel, batch: Sequence[Sequence[int]], *, sampled: bool) -> list[list[int]]:
     """The answer to each prompt, its end token included, behind the last two tokens of the prompt."""
     width = max(map(len, batch))
-    eos = chat.eos_token_id
+    eos: int = chat.tokenizer.eos_token_id
     ids = torch.tensor([[eos] * (width - len(prompt)) + list(prompt) for prompt in batch])
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in batch])
     how = {"do_sample": True, "temperature": TEMPERATURE, "top_k": 0} if sampled else {"do_sample": False}

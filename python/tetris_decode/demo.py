@@ -1,46 +1,31 @@
-"""The live demo: SmolLM2 decodes real prompts without speculation, with a fixed draft length, and with TETRIS."""
+"""The live demo: a model decodes prompts without speculation, with a fixed draft length, and with TETRIS."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
-import platform
-from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
 
-import torch
-import transformers
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-from transformers.utils import logging
-
-from tetris_decode import live_report, prompts, smollm2
-from tetris_decode.live import Measurement, measure
+from tetris_decode.decoder import Generation, generate
+from tetris_decode.inputs import Inputs
+from tetris_decode.live import Measurement, decode_in_turn, differences, median_run
+from tetris_decode.machine import machine
 from tetris_decode.metrics import Step
 from tetris_decode.policies import NO_SPECULATION, FixedLength, Policy, Tetris
-from tetris_decode.smollm2 import ChatModel
+
+PLAIN = "no speculation"
 
 
-def make_policies(drafts_per_request: float, length: int) -> dict[str, Policy]:
-    """Plain decoding first; a fixed length only where there is one that spends the budget."""
-    policies: dict[str, Policy] = {"no speculation": NO_SPECULATION}
-    if drafts_per_request % 1 == 0:
-        policies[f"fixed k = {drafts_per_request:g}"] = FixedLength(int(drafts_per_request))
-    policies["TETRIS"] = Tetris(drafts_per_request, length)
-    return policies
+@dataclass(frozen=True)
+class Settings:
+    """How the demo decodes; the command line's options."""
 
-
-class Settings(NamedTuple):
-    """What the demo decodes, and how; the command line's options."""
-
-    num_requests: int
     max_new_tokens: int
     drafts_per_request: float
     extra: int
-    drafter: str
+    batch_size: int
+    temperature: float
     rounds: int
 
     @property
@@ -48,66 +33,96 @@ class Settings(NamedTuple):
         """Drafts made for each request, for TETRIS to choose from."""
         return math.ceil(self.drafts_per_request) + self.extra
 
-    def describe(self) -> str:
-        budget = f"{self.drafts_per_request:g} x running requests"
-        return (
-            f"{smollm2.NAME}, {self.num_requests} prompts as one batch, {self.max_new_tokens} tokens each, greedy. "
-            f"Drafter: {self.drafter}. Budget of a step: {budget}, for the fixed length and for TETRIS, which may "
-            f"choose among the first {self.length} drafts of each."
-        )
+    @property
+    def policies(self) -> dict[str, Policy]:
+        """Plain decoding first; a fixed length only where there is one that spends the budget."""
+        made: dict[str, Policy] = {PLAIN: NO_SPECULATION}
+        if self.drafts_per_request % 1 == 0:
+            made[f"fixed k = {self.drafts_per_request:g}"] = FixedLength(int(self.drafts_per_request))
+        made["TETRIS"] = Tetris(self.drafts_per_request, self.length)
+        return made
 
 
-def run(settings: Settings, console: Console, *, as_json: bool) -> None:
-    """Load, decode, print. Progress goes to stderr, if that is a terminal."""
-    progress = Console(stderr=True)
-    if not progress.is_terminal:
-        logging.disable_progress_bar()
-    chosen = prompts.evaluation()[: settings.num_requests]
-    settings = settings._replace(num_requests=len(chosen))
-    chat = smollm2.load()
-    measurements = _measure(settings, chat, [prompt.text for prompt in chosen], progress)
-    if as_json:
-        settings_of_run = settings._asdict() | {"prompts": [prompt.name for prompt in chosen]}
-        document = {"machine": machine(), "settings": settings_of_run, "policies": [asdict(m) for m in measurements]}
-        console.print_json(json.dumps(document))
-    else:
-        answers = [[chat.decode(output) for output in m.outputs] for m in measurements]
-        console.print(live_report.tables(measurements, chosen, answers, settings.describe(), machine()))
+class Demo:
+    """Decodes the prompts of `inputs`, and knows at any time what has been measured so far.
 
+    runs: complete runs of each policy.
+    """
 
-def _measure(settings: Settings, chat: ChatModel, texts: Sequence[str], console: Console) -> list[Measurement]:
-    policies = make_policies(settings.drafts_per_request, settings.length)
-    encoded = [chat.encode(text) for text in texts]
-    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task(
-            "warming up", total=settings.rounds * len(policies) * settings.max_new_tokens * len(texts)
-        )
+    def __init__(self, inputs: Inputs, settings: Settings) -> None:
+        self.inputs, self.settings = inputs, settings
+        self.runs: dict[str, list[Generation]] = {name: [] for name in settings.policies}
 
-        def on_step(name: str, step: Step) -> None:
-            progress.update(task, advance=step.emitted, description=f"decoding: {name}")
-
-        drafter = smollm2.make_drafter(settings.drafter, chat)
-        eos = chat.eos_token_id
+    def run(self, on_step: Callable[[str, Step], None]) -> None:
+        """Every policy, in turn. `on_step` gets the policy's name and each of its steps, those of a warm-up too."""
         # The first forwards cost more: memory, and kernels that are made on the spot.
-        measure(chat.model, [prompt[-8:] for prompt in encoded], 4, policies, drafter, eos_token_id=eos)
-        return measure(
-            chat.model,
-            encoded,
-            settings.max_new_tokens,
-            policies,
-            drafter,
-            eos_token_id=eos,
-            rounds=settings.rounds,
+        short = [tokens[-8:] for tokens in self.inputs.encoded]
+        for _ in decode_in_turn(self.settings.policies, 1, lambda _, policy: self._decode(policy, short, 4)):
+            pass
+        tokens = self.settings.max_new_tokens
+        for name, run in decode_in_turn(
+            self.settings.policies,
+            self.settings.rounds,
+            lambda name, policy: self._decode(policy, self.inputs.encoded, tokens, lambda step: on_step(name, step)),
+        ):
+            self.runs[name].append(run)
+
+    def _decode(
+        self,
+        policy: Policy,
+        prompts: list[list[int]],
+        max_new_tokens: int,
+        on_step: Callable[[Step], None] | None = None,
+    ) -> Generation:
+        return generate(
+            self.inputs.chat.model,
+            prompts,
+            max_new_tokens,
+            batch_size=self.settings.batch_size,
+            drafter=self.inputs.drafter,
+            policy=policy,
+            temperature=self.settings.temperature,
+            eos_token_id=self.inputs.chat.eos_token_ids,
             on_step=on_step,
         )
 
+    def measurements(self) -> list[Measurement]:
+        """Of the policies with a complete run."""
+        plain = self.runs[PLAIN][0].outputs if self.runs[PLAIN] else []
+        return [self._measurement(name, runs, plain) for name, runs in self.runs.items() if runs]
 
-def machine() -> str:
-    """What the numbers were measured on."""
-    model = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), model)
-    versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
-    return f"{model}, {torch.get_num_threads()} threads, {versions}, bfloat16"
+    def _measurement(self, name: str, runs: list[Generation], plain: list[list[int]]) -> Measurement:
+        outputs, different = runs[0].outputs, None
+        if not self.settings.temperature:
+            different = differences(self.inputs.chat.model, self.inputs.encoded, plain, outputs)
+        return Measurement(name, median_run(runs), outputs, different)
+
+    def describe(self) -> str:
+        """What is decoded, and how, in three sentences."""
+        settings, inputs = self.settings, self.inputs
+        count, size = len(inputs.prompts), settings.batch_size
+        together = "as one batch" if size >= count else f"{size} at a time"
+        how = f"at temperature {settings.temperature:g}" if settings.temperature else "greedy"
+        dtype = str(inputs.chat.model.dtype).removeprefix("torch.")
+        return (
+            f"{inputs.chat.name} in {dtype}, {count} prompts {together}, {settings.max_new_tokens} tokens each at "
+            f"most, {how}. Drafter: {inputs.drafter_name}. Budget of a step: {settings.drafts_per_request:g} x running "
+            f"requests, for the fixed length and for TETRIS, which may choose among the first {settings.length} drafts "
+            "of each."
+        )
+
+    def document(self) -> dict[str, Any]:
+        """What has been measured so far, as JSON."""
+        inputs = self.inputs
+        settings = asdict(self.settings) | {
+            "model": inputs.chat.name,
+            "dtype": str(inputs.chat.model.dtype).removeprefix("torch."),
+            "drafter": inputs.drafter_name,
+            "prompts": [prompt.name for prompt in inputs.prompts],
+        }
+        return {
+            "machine": machine(inputs.chat.model.device),
+            "settings": settings,
+            "runs": {name: len(runs) for name, runs in self.runs.items()},
+            "policies": [asdict(measurement) for measurement in self.measurements()],
+        }

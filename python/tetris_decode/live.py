@@ -1,18 +1,16 @@
-"""Decode real prompts under several policies, measure, and compare the texts with plain decoding."""
+"""Decoding under several policies: in turn, measured, and compared with the texts of plain decoding."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import NamedTuple
 
 import torch
 from transformers import PreTrainedModel
 
-from tetris_decode.decoder import Generation, generate
-from tetris_decode.drafting import Drafter
-from tetris_decode.metrics import Step
+from tetris_decode.decoder import Generation
+from tetris_decode.metrics import Metrics
 from tetris_decode.policies import Policy
 
 
@@ -32,81 +30,32 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True)
 class Measurement:
-    """One policy on one batch of prompts, decoded once or more.
+    """One policy on one set of prompts, decoded once or more.
 
-    tokens_per_second:      generated tokens by the time of all steps, reading the prompts not counted; the median run.
-    tokens_per_verification: tokens per request and step; 1 without speculation.
-    step_seconds:           time of a step, the median of all.
-    drafted, verified, accepted: drafts, in all, in one run.
-    select_share, draft_share: of the time of all steps; the median run.
-    outputs:                generated tokens of each request.
-    differences:            requests whose output is not that of the first policy.
+    metrics:     of one run: of several, that of median throughput (of an even number, the slower of the two).
+    outputs:     generated tokens of each request, in the first run.
+    differences: requests whose output is not that of plain decoding; None where texts are sampled.
     """
 
     name: str
-    tokens_per_second: float
-    tokens_per_verification: float
-    step_seconds: float
-    drafted: int
-    verified: int
-    accepted: int
-    select_share: float
-    draft_share: float
+    metrics: Metrics
     outputs: list[list[int]]
-    differences: list[Difference]
+    differences: list[Difference] | None
 
 
-def measure(
-    model: PreTrainedModel,
-    prompts: Sequence[Sequence[int]],
-    max_new_tokens: int,
-    policies: dict[str, Policy],
-    drafter: Drafter,
-    *,
-    eos_token_id: int | Sequence[int] | None,
-    rounds: int = 1,
-    on_step: Callable[[str, Step], None] | None = None,
-) -> list[Measurement]:
-    """Decode `prompts` under each policy in turn, `rounds` times over, the first policy being plain decoding."""
-    runs: dict[str, list[Generation]] = {name: [] for name in policies}
+def decode_in_turn(
+    policies: dict[str, Policy], rounds: int, decode: Callable[[str, Policy], Generation]
+) -> Iterator[tuple[str, Generation]]:
+    """Each policy in turn, `rounds` times over, so that a slow minute of the machine is nobody's in particular."""
     for _ in range(rounds):
         for name, policy in policies.items():
-            report = None if on_step is None else lambda step, name=name: on_step(name, step)
-            runs[name].append(
-                generate(
-                    model,
-                    prompts,
-                    max_new_tokens,
-                    drafter=drafter,
-                    policy=policy,
-                    eos_token_id=eos_token_id,
-                    on_step=report,
-                )
-            )
-    plain = next(iter(runs.values()))[0].outputs
-    return [_measurement(name, of, differences(model, prompts, plain, of[0].outputs)) for name, of in runs.items()]
+            yield name, decode(name, policy)
 
 
-def _measurement(name: str, runs: list[Generation], different: list[Difference]) -> Measurement:
-    # Greedy decoding of the same prompts: what was decoded is the same in every run, only the time is not.
-    steps = runs[0].steps
-    emitted = sum(step.emitted for step in steps)
-    seconds = [sum(step.seconds for step in run.steps) for run in runs]
-    selecting = [sum(step.select_seconds for step in run.steps) for run in runs]
-    drafting = [sum(step.draft_seconds for step in run.steps) for run in runs]
-    return Measurement(
-        name=name,
-        tokens_per_second=emitted / median(seconds),
-        tokens_per_verification=emitted / sum(step.requests for step in steps),
-        step_seconds=median(step.seconds for run in runs for step in run.steps),
-        drafted=sum(step.drafted for step in steps),
-        verified=sum(step.verified for step in steps),
-        accepted=sum(step.accepted for step in steps),
-        select_share=median(part / whole for part, whole in zip(selecting, seconds, strict=True)),
-        draft_share=median(part / whole for part, whole in zip(drafting, seconds, strict=True)),
-        outputs=runs[0].outputs,
-        differences=different,
-    )
+def median_run(runs: Sequence[Generation]) -> Metrics:
+    """That of median throughput; of an even number, the slower of the two in the middle."""
+    measured = sorted((Metrics.of(run.steps, run.requests) for run in runs), key=lambda metrics: metrics.throughput)
+    return measured[(len(measured) - 1) // 2]
 
 
 @torch.inference_mode()

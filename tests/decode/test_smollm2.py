@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tetris_decode import prompts, smollm2
+from tetris_decode.chat_model import ChatModel
 from tetris_decode.decoder import generate
 from tetris_decode.live import differences
 from tetris_decode.policies import NO_SPECULATION, FixedLength, Tetris
@@ -28,7 +29,7 @@ def test_another_file_is_refused(tmp_path):
 def test_a_drafter_of_another_name_is_refused():
     text = "drafter: expected ngram, own-ngram or layer-skip, got eagle"
     with pytest.raises(ValueError, match=re.escape(text)):
-        smollm2.make_drafter("eagle", smollm2.ChatModel(None, None))
+        smollm2.make_drafter("eagle", ChatModel("none", None, None))
 
 
 @pytest.fixture(scope="module")
@@ -42,15 +43,16 @@ def test_chat_template(chat):
     text = chat.tokenizer.decode(tokens)
     assert text.endswith("<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n")
     assert text.startswith("<|im_start|>system\nYou are a helpful AI assistant named SmolLM")
-    assert chat.tokenizer.decode([chat.eos_token_id]) == "<|im_end|>" and chat.eos_token_id in tokens
-    assert chat.decode([*tokens[-3:], chat.eos_token_id]).strip() == "assistant", "special tokens are no text"
+    [eos] = chat.eos_token_ids
+    assert chat.tokenizer.decode([eos]) == "<|im_end|>" and eos in tokens
+    assert chat.decode([*tokens[-3:], eos]).strip() == "assistant", "special tokens are no text"
 
 
 @with_model
 @pytest.mark.parametrize("drafter", ["ngram", "own-ngram", "layer-skip"])
 def test_speculation_changes_texts_only_at_near_ties(chat, drafter):
     encoded = [chat.encode(prompt.text) for prompt in prompts.evaluation()[:8]]
-    plain = generate(chat.model, encoded, 32, policy=NO_SPECULATION, eos_token_id=chat.eos_token_id)
+    plain = generate(chat.model, encoded, 32, policy=NO_SPECULATION, eos_token_id=chat.eos_token_ids)
     assert all("\ufffd" not in chat.decode(output) for output in plain.outputs)
     for policy in (FixedLength(2), Tetris(1, 8)):
         run = generate(
@@ -59,7 +61,7 @@ def test_speculation_changes_texts_only_at_near_ties(chat, drafter):
             32,
             drafter=smollm2.make_drafter(drafter, chat),
             policy=policy,
-            eos_token_id=chat.eos_token_id,
+            eos_token_id=chat.eos_token_ids,
         )
         found = differences(chat.model, encoded, plain.outputs, run.outputs)
         assert len(found) <= 2, found
@@ -71,5 +73,5 @@ def test_speculation_changes_texts_only_at_near_ties(chat, drafter):
 @torch.inference_mode()
 def test_the_model_says_what_it_should(chat):
     prompt = chat.encode("What is the capital of France? Answer in one word.")
-    [output] = generate(chat.model, [prompt], 16, eos_token_id=chat.eos_token_id).outputs
+    [output] = generate(chat.model, [prompt], 16, eos_token_id=chat.eos_token_ids).outputs
     assert "Paris" in chat.decode(output)

@@ -1,10 +1,19 @@
-"""Where commands print."""
+"""Where commands print: results to stdout, progress and errors to stderr."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 WIDTH = 100
+WRONG_INPUT = 2
+# What a shell says of a process that ended by SIGINT.
+INTERRUPTED = 130
 
 
 def console() -> Console:
@@ -14,3 +23,34 @@ def console() -> Console:
         # A pipe or a file has no width; rich would take 80 columns and break the tables.
         made.width = WIDTH
     return made
+
+
+def progress() -> Progress:
+    """A bar for long work, on a terminal only; it leaves nothing behind."""
+    on = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
+    return Progress(*columns, console=on, disable=not on.is_terminal, transient=True)
+
+
+@contextmanager
+def errors_in_a_sentence() -> Iterator[None]:
+    """A ValueError is wrong input, status 2; a FileNotFoundError something that is not installed, status 1."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1 if isinstance(error, FileNotFoundError) else WRONG_INPUT) from None
+
+
+@contextmanager
+def partial_results(save: Callable[[], Path | None]) -> Iterator[None]:
+    """On Ctrl-C, save what there is, say where, and exit with status 130.
+
+    `save` writes and returns the file, or None if there is nothing to write yet.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        path = save()
+        typer.echo(f"interrupted: {f'what was done is in {path}' if path else 'nothing was done yet'}", err=True)
+        raise typer.Exit(INTERRUPTED) from None

