@@ -126,34 +126,34 @@ class Decoder:
         batch, policy, num_active = self.batch, self.policy, self._num_active
         began = perf_counter()
         drafts = propose(batch, self.drafter, policy.num_drafts(num_active))
-        drafted = perf_counter()
+        drafted_at = perf_counter()
         selection = policy.select(drafts, num_active)
-        selected = perf_counter()
+        selected_at = perf_counter()
         verification = self.target.forward(pack_drafts(batch, drafts, selection))
         accepted, emitted = emit(batch, drafts, verification)
 
         lens = verification.packed.lens
-        rejected = (accepted.counts > 0) & (accepted.counts <= lens)
-        columns = drafts.lens, lens, accepted.counts, rejected, accepted.coupled, emitted, batch.done
+        # Where the last token has the place of a verified draft, that draft was rejected.
+        replaced = (accepted.counts > 0) & (accepted.counts <= lens)
+        columns = drafts.lens, lens, accepted.counts, replaced, accepted.coupled, emitted, batch.done
         # The one answer that the host waits for, of all rows at once.
-        rows = torch.stack([column.long() for column in columns]).tolist()
-        num_drafted, num_verified, num_counted, num_rejected, num_coupled, _, num_done = map(sum, rows)
+        drafted, verified, counts, rejected, coupled, took, done = torch.stack([c.long() for c in columns]).tolist()
         step = Step(
             requests=num_active,
-            drafted=num_drafted,
-            verified=num_verified,
-            accepted=num_counted - num_active,
-            rejected=num_rejected,
-            coupled=num_coupled,
-            emitted=sum(rows[5]),
-            draft_seconds=drafted - began,
-            select_seconds=selected - drafted,
+            drafted=sum(drafted),
+            verified=sum(verified),
+            accepted=sum(counts) - num_active,
+            rejected=sum(rejected),
+            coupled=sum(coupled),
+            emitted=sum(took),
+            draft_seconds=drafted_at - began,
+            select_seconds=selected_at - drafted_at,
             seconds=perf_counter() - began,
         )
         self.steps.append(step)
-        self.timeline.advance(step.seconds, zip(batch.requests, rows[5], strict=True))
+        self.timeline.advance(step.seconds, zip(batch.requests, took, strict=True))
         policy.observe(step)
-        self._num_active = len(batch.requests) - num_done
+        self._num_active = done.count(0)
         self._refill()
         return step
 

@@ -102,6 +102,27 @@ def test_greedy_and_sampled_requests_in_one_batch():
     assert p_value(outputs[1::2], exact_law(0.8, 1.0)) > LEVEL
 
 
+@pytest.mark.parametrize("policy", [Tetris(0.7, 2), Threshold(0.4, 2)], ids=["budget", "threshold"])
+def test_requests_that_take_the_rows_of_others(policy):
+    """Those of another temperature, in the middle of the others' texts, with what the drafter has of their rows."""
+    prompts = [PROMPT, [3, 0, 3, 1, 2, 0, 1]] * (REQUESTS // 2)
+    temperatures = [1.3, 0.6] * (REQUESTS // 2)
+    # Every third is shorter, so that rows are not given away all at once.
+    limits = [LENGTH - (request % 3 == 2) for request in range(REQUESTS)]
+    outputs = generate(
+        models()[0],
+        prompts,
+        limits,
+        batch_size=REQUESTS // 5,
+        drafter=ModelDrafter(models()[1]),
+        policy=policy,
+        temperature=temperatures,
+    ).outputs
+    for parity in (0, 1):
+        texts = [text for text in outputs[parity::2] if len(text) == LENGTH]
+        assert p_value(texts, exact_law(temperatures[parity], prompt=prompts[parity])) > LEVEL
+
+
 def test_requests_that_end():
     """An end token ends a request; what would follow has the law of nothing."""
     eos = 2
