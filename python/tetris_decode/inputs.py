@@ -27,7 +27,7 @@ class Options:
     skip_layers:    the layers that layer-skip leaves out, as in "4,14"; None: those chosen for SmolLM2.
     prompts:        a file of JSON lines (`read_prompts`); None: those of `prompts.evaluation`.
     requests:       how many of the prompts.
-    max_new_tokens: which the model must have room for.
+    max_new_tokens: which both models must have room for.
     dtype:          a name in `DTYPES`.
     device:         as torch names it.
     """
@@ -76,6 +76,7 @@ def load_inputs(options: Options) -> Inputs:
     if options.draft:
         draft = load_directory("draft", options.draft, dtype=dtype, device=device)
         check_same_tokens(chat, draft)
+        _check_room(draft, said, encoded, options.max_new_tokens)
         drafter, drafter_name = ModelDrafter(draft.model), draft.name
     else:
         drafter = smollm2.make_drafter(drafter_name, chat, skipped)

@@ -119,6 +119,14 @@ def test_wrong_options_are_refused(home, options, message):
         load(home, **options | in_home)
 
 
+def test_a_draft_model_needs_room_too(home, tmp_path):
+    short = LlamaForCausalLM(LlamaConfig(**SHAPE | {"max_position_embeddings": 16}))
+    save(tmp_path / "short", short)
+    message = "prompts: expected at most 16 tokens, the positions of short, got 9 in prompts.jsonl:1 and 8 new ones"
+    with pytest.raises(ValueError, match=message):
+        load(home, draft=tmp_path / "short")
+
+
 def test_messages_need_a_chat_template(home, tmp_path):
     path = tmp_path / "m.jsonl"
     path.write_text('{"messages": [{"role": "user", "content": "the batch"}]}')
