@@ -52,7 +52,7 @@ def test_table_probabilities(corpus):
     model = ngram_oracle.Model(ngram_oracle.count(corpus), VOCAB_SIZE)
     for first, second in CONTEXTS:
         got = table.probability(np.full(VOCAB_SIZE, first * VOCAB_SIZE + second), np.arange(VOCAB_SIZE))
-        expected = [model.probability(first, second, token) for token in range(VOCAB_SIZE)]
+        expected = [model.probability([first, second], token) for token in range(VOCAB_SIZE)]
         np.testing.assert_allclose(got, expected, rtol=1e-12)
         assert got.sum() == pytest.approx(1)
 
@@ -62,8 +62,8 @@ def test_the_best_token_is_among_the_leaders(corpus):
     model = ngram_oracle.Model(ngram_oracle.count(corpus), VOCAB_SIZE)
     for first, second in CONTEXTS:
         leaders = table.leaders(np.array(first * VOCAB_SIZE + second))
-        best = max(model.probability(first, second, int(token)) for token in leaders)
-        assert best == pytest.approx(model.best(first, second)[1], rel=1e-12)
+        best = max(model.probability([first, second], int(token)) for token in leaders)
+        assert best == pytest.approx(model.best([first, second])[1], rel=1e-12)
 
 
 def test_table_survives_a_file(corpus, tmp_path):
@@ -82,13 +82,13 @@ def test_drafts_are_the_most_probable_tokens(corpus, seed):
     drafts = propose(corpus, requests, num_drafts=5)
     for row, request in enumerate(requests):
         model = ngram_oracle.Model(ngram_oracle.count(corpus), VOCAB_SIZE, request)
-        first, second = [0, *request][-2:]
+        history = list(request)
         for j in range(5):
-            _, probability = model.best(first, second)
+            _, probability = model.best(history)
             assert drafts.logprobs[row, j].item() == pytest.approx(math.log(probability), abs=1e-6)
             got = int(drafts.ids[row, j])
-            assert model.probability(first, second, got) == pytest.approx(probability, rel=1e-12)
-            first, second = second, got
+            assert model.probability(history, got) == pytest.approx(probability, rel=1e-12)
+            history.append(got)
 
 
 def propose(corpus, requests, num_drafts, max_new_tokens=50):
