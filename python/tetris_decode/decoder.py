@@ -75,7 +75,7 @@ def generate(
             `PackedModel` refuses.
     """
     policy = policy or NO_SPECULATION
-    _check_prompts(prompts, max_new_tokens, batch_size)
+    check_prompts(prompts, max_new_tokens, batch_size)
     _check_drafter(drafter, policy, model)
     batch = Batch(
         prompts,
@@ -225,7 +225,7 @@ def propose(batch: Batch, drafter: Drafter | None, num_drafts: int) -> Drafts:
     return drafts._replace(lens=torch.minimum(drafts.lens, batch.max_drafts))
 
 
-def _check_prompts(
+def check_prompts(
     prompts: Sequence[Sequence[int]], max_new_tokens: int | Sequence[int], batch_size: int | None
 ) -> None:
     limits = [max_new_tokens] if isinstance(max_new_tokens, int) else max_new_tokens

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from tetris_decode.batch import Batch
+# For its name alone: a batch needs transformers, a replay of recorded drafts does not.
+if TYPE_CHECKING:
+    from tetris_decode.batch import Batch
 
 
 class Drafts(NamedTuple):

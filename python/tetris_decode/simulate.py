@@ -136,9 +136,9 @@ def simulate(
         accepted = np.minimum(leading, selected)
         # What is accepted behind the end of a text is not emitted.
         emitted = np.minimum(accepted + 1, state.left)
-        num_drafted, num_verified, num_accepted, num_rejected, num_coupled, num_emitted = np.array(
-            [lens, selected, accepted, accepted < selected, leading > selected, emitted]
-        ).sum(1).tolist()
+        num_drafted, num_verified, num_accepted, num_rejected, num_coupled, num_emitted = (
+            np.array([lens, selected, accepted, accepted < selected, leading > selected, emitted]).sum(1).tolist()
+        )
         draft_seconds = drafting[num_drafts]
         step = Step(
             requests=num_active,

@@ -93,7 +93,8 @@ class Run:
     @property
     def num_drafts(self) -> int:
         """K."""
-        return self.ids.shape[1]
+        num_drafts: int = self.ids.shape[1]
+        return num_drafts
 
     @property
     def num_rows(self) -> NDArray[np.int64]:
@@ -126,7 +127,7 @@ class Run:
 
 def save(path: Path, runs: Iterable[Run]) -> None:
     """Write runs of different names to a compressed .npz; the same runs give the same bytes."""
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for run in runs:
         head = json.dumps({"about": dict(run.about), "drawn": run.drawn, "prompts": run.prompts})
         arrays[f"{run.name}/head"] = np.array(head)
@@ -135,7 +136,11 @@ def save(path: Path, runs: Iterable[Run]) -> None:
         arrays[f"{run.name}/accepted"] = np.packbits(run.accepted, axis=1)
         for name in ("tokens", "ids", "log_q", "acceptance"):
             arrays[f"{run.name}/{name}"] = getattr(run, name)
-    np.savez_compressed(path, **arrays)
+    # Beside the old file until it is whole, so that an interrupted save leaves that one.
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    partial.replace(path)
 
 
 def load(path: Path) -> dict[str, Run]:

@@ -6,6 +6,7 @@ import typer
 
 from tetris_decode.commands.demo import demo
 from tetris_decode.commands.lossless import lossless
+from tetris_decode.commands.record import record
 from tetris_decode.commands.replay import replay
 
 # Plain error lines: boxed ones break sentences in the middle.
@@ -17,5 +18,5 @@ def tetris_decode() -> None:
     """TETRIS draft token selection (arXiv 2502.15197) at work."""
 
 
-for command in (demo, replay, lossless):
+for command in (demo, record, replay, lossless):
     app.command()(command)
