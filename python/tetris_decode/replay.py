@@ -1,12 +1,10 @@
-"""Replay recorded drafts under two policies that verify the same number of drafts in every step.
+"""Replay recorded drafts under two policies that have the same budget of drafts to verify in every step.
 
-"Fixed k" verifies the first k drafts of every request. TETRIS may spend the same k * B drafts where it likes
-in the batch of B requests, among the first k + extra drafts of each (`tetris_kernels.select`).
+"Fixed k" verifies the first k drafts of every request. TETRIS may spend the same k * (running requests) drafts where
+it likes in the batch, among the first k + extra drafts of each (`tetris_kernels.select`).
 
-What this can show: which of two policies picks the better drafts to verify, given the same drafts. What it
-cannot: how a whole generation would go on. Every policy sees the same rows, in the order of their steps, and
-the contexts of these rows follow the policy of the recording, which verified all 8 drafts. Nothing is timed,
-and the extra drafts are not charged for.
+Both decode the same texts to their ends (`simulate`): what differs is how many verifications that takes. Nothing is
+timed, and the extra drafts are not charged for.
 """
 
 from __future__ import annotations
@@ -15,25 +13,25 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from tetris_decode.traces import NUM_DRAFTS, Run
-from tetris_kernels import select
-
-IntArray = NDArray[np.int64]
+from tetris_decode.costs import CostTable
+from tetris_decode.policies import FixedLength, Policy, Tetris
+from tetris_decode.simulate import Replay, Simulation, make_queue, simulate
 
 RESAMPLES = 2000
 SEED = 0
+# A clock is not read here.
+COSTS = CostTable({"clock": "none"}, (1, 2), (1.0, 1.0), (0.0,) * 257)
 
 
 @dataclass(frozen=True)
-class Metrics:
+class Outcome:
     """One policy on one run. A verification is one request in one step.
 
     drafts_verified:           drafts given to the target, in all.
-    accepted_per_verification: accepted drafts per verification: the leading accepted ones among those verified.
-    tokens_per_verification:   accepted drafts + 1 bonus token, per verification.
+    accepted_per_verification: accepted drafts per verification.
+    tokens_per_verification:   tokens per verification: the accepted drafts and a bonus token.
     success_rate:              VSR: accepted drafts / verified drafts, 0..1.
     """
 
@@ -54,118 +52,101 @@ class Gain:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Both policies on the same rows.
+    """Both policies on the same texts.
 
-    drafts_per_request: k, the budget of a step divided by `batch_size`.
+    drafts_per_request: k, the budget of a step divided by the requests that run.
     drafts_offered:     drafts of each request that TETRIS chooses from.
+    verifications:      under TETRIS.
     fixed:              None where k is not whole: a fixed length cannot spend such a budget.
     """
 
     run: str
     batch_size: int
-    steps: int
     drafts_per_request: float
     drafts_offered: int
-    fixed: Metrics | None
-    tetris: Metrics
+    verifications: int
+    fixed: Outcome | None
+    tetris: Outcome
     accepted_gain: Gain | None
     tokens_gain: Gain | None
 
 
-def compare(run: Run, *, batch_size: int, drafts_per_request: float, extra: int) -> Comparison:
-    """Replay `run` in batches of `batch_size` requests with a budget of `drafts_per_request * batch_size`.
+def compare(replay: Replay, *, batch_size: int, drafts_per_request: float, extra: int) -> Comparison:
+    """Decode every recorded request once, `batch_size` at a time, with a budget of `drafts_per_request` for each.
 
     Args:
-        run: the recorded drafts.
-        batch_size: B, 1 up to the number of recorded requests.
-        drafts_per_request: k, above 0 and up to 8; k * B must be whole.
-        extra: drafts beyond k (rounded up) that TETRIS chooses from; 8 or more offers all that were recorded.
+        replay: the recorded drafts.
+        batch_size: 1 up to the number of recorded requests.
+        drafts_per_request: k, above 0 and up to the K recorded drafts.
+        extra: drafts beyond k (rounded up) that TETRIS chooses from, at most the K recorded ones.
 
     Raises:
         ValueError: an argument outside these limits.
     """
-    budget = _check(run, batch_size, drafts_per_request, extra)
-    offered = min(math.ceil(drafts_per_request) + extra, NUM_DRAFTS)
-    rows = batch_rows(len(run.log_q), batch_size)
-    request = run.request[rows]
-
-    accepted = accepted_drafts(run.accepted[rows], tetris_lens(run.log_q[rows, :offered], budget))
-    tetris = _metrics(accepted, budget)
-    if drafts_per_request % 1:
-        return Comparison(run.name, batch_size, len(rows), drafts_per_request, offered, None, tetris, None, None)
-    baseline = accepted_drafts(run.accepted[rows], np.full(rows.shape, int(drafts_per_request)))
-    return Comparison(
-        run.name,
-        batch_size,
-        len(rows),
-        drafts_per_request,
-        offered,
-        _metrics(baseline, budget),
-        tetris,
-        paired_gain(baseline, accepted, request),
-        paired_gain(baseline + 1, accepted + 1, request),
-    )
-
-
-def batch_rows(num_rows: int, batch_size: int) -> IntArray:
-    """[steps, B]: the row that each slot of the batch replays in each step.
-
-    A stand-in for continuous batching, where a slot whose request has ended takes the next one: the rows, one
-    request after the other, are cut into B equal stretches, and each slot replays one stretch in order. So
-    every step is a full batch, no row is used twice, and at most B - 1 rows at the end are left out. A request
-    that straddles a cut is continued by two slots at once.
-    """
-    steps = num_rows // batch_size
-    return np.arange(steps * batch_size).reshape(batch_size, steps).T
-
-
-def tetris_lens(log_q: NDArray[np.float32], budget: int) -> IntArray:
-    """[steps, B]: drafts verified of each request, `budget` in every step; `log_q` is [steps, B, K]."""
-    return torch.stack([select(step, budget).lens for step in torch.from_numpy(log_q)]).numpy().astype(np.int64)
-
-
-def accepted_drafts(accepted: NDArray[np.bool_], lens: IntArray) -> IntArray:
-    """[steps, B]: leading accepted drafts among the first `lens` [steps, B]; `accepted` is [steps, B, 8]."""
-    leading: IntArray = np.logical_and.accumulate(accepted, axis=2).sum(2)
-    return np.minimum(leading, lens)
-
-
-def paired_gain(baseline: IntArray, other: IntArray, request: IntArray) -> Gain | None:
-    """The gain of `other` over `baseline`, counts of the same rows; None if the baseline counts nothing.
-
-    The interval resamples requests, with all their rows, since rows of one request are alike. Batches stay as
-    they were replayed.
-    """
-    if not baseline.any():
-        return None
-    size = int(request.max()) + 1
-    sums = np.stack([np.bincount(request.ravel(), counts.ravel(), size) for counts in (baseline, other)])
-    weights = np.random.default_rng(SEED).multinomial(size, np.full(size, 1 / size), RESAMPLES)
-    resampled = weights @ sums.T
-    before, after = resampled[resampled[:, 0] > 0].T
-    low, high = np.quantile(100 * (after / before - 1), (0.025, 0.975))
-    return Gain(100 * float(sums[1].sum() / sums[0].sum() - 1), float(low), float(high))
-
-
-def _metrics(accepted: IntArray, budget: int) -> Metrics:
-    verified = budget * len(accepted)
-    per_verification = float(accepted.mean())
-    return Metrics(verified, per_verification, per_verification + 1, float(accepted.sum()) / verified)
-
-
-def _check(run: Run, batch_size: int, drafts_per_request: float, extra: int) -> int:
-    """The budget of a step."""
+    run = replay.run
     if not 1 <= batch_size <= run.num_requests:
         raise ValueError(f"batch size: expected 1 to {run.num_requests}, the recorded requests, got {batch_size}")
-    if not 0 < drafts_per_request <= NUM_DRAFTS:
-        raise ValueError(f"drafts per request: expected more than 0, up to {NUM_DRAFTS}, got {drafts_per_request:g}")
-    # 1.1 * 10 is not 11 in floating point.
-    budget = round(drafts_per_request * batch_size, 9)
-    if budget % 1:
+    if not 0 < drafts_per_request <= run.num_drafts:
         raise ValueError(
-            "drafts per request: expected a whole number of drafts in a step, "
-            f"got {drafts_per_request:g} x {batch_size} requests = {budget:g}"
+            f"drafts per request: expected more than 0, up to {run.num_drafts}, got {drafts_per_request:g}"
         )
     if extra < 0:
         raise ValueError(f"extra: expected 0 or more, got {extra}")
-    return int(budget)
+    offered = min(math.ceil(drafts_per_request) + extra, run.num_drafts)
+    queue = make_queue(run.num_requests, run.num_requests, SEED)
+
+    def outcome(policy: Policy) -> Simulation:
+        return simulate(replay, policy, COSTS, batch_size=batch_size, queue=queue)
+
+    tetris = outcome(Tetris(drafts_per_request, offered))
+    fixed = outcome(FixedLength(int(drafts_per_request))) if drafts_per_request % 1 == 0 else None
+    tokens = run.num_rows[queue]
+    return Comparison(
+        run=run.name,
+        batch_size=batch_size,
+        drafts_per_request=drafts_per_request,
+        drafts_offered=offered,
+        verifications=int(tetris.verifications.sum()),
+        fixed=_outcome(fixed) if fixed else None,
+        tetris=_outcome(tetris),
+        accepted_gain=_gain(fixed, tetris, fixed.accepted, tetris.accepted) if fixed else None,
+        tokens_gain=_gain(fixed, tetris, tokens, tokens) if fixed else None,
+    )
+
+
+def paired_gain(before: NDArray[np.int64], after: NDArray[np.int64]) -> Gain | None:
+    """The gain in a rate, from numerators and denominators of each request, [R, 2] each; None over a rate of 0.
+
+    The interval resamples requests, both policies' together. Batches stay as they were.
+    """
+    if not before[:, 0].any():
+        return None
+    size = len(before)
+    weights = np.random.default_rng(SEED).multinomial(size, np.full(size, 1 / size), RESAMPLES)
+    sums = np.concatenate([before, after], axis=1)
+    resampled = weights @ sums
+    resampled = resampled[(resampled[:, :2] > 0).all(1)]
+    low, high = np.quantile(100 * _relative(resampled), (0.025, 0.975))
+    return Gain(100 * float(_relative(sums.sum(0))), float(low), float(high))
+
+
+def _relative(sums: NDArray[np.int64]) -> NDArray[np.float64]:
+    """How much the rate of the last two of `sums` [..., 4] is above that of the first two."""
+    before, over, after, over_after = np.moveaxis(sums, -1, 0)
+    relative: NDArray[np.float64] = (after / over_after) / (before / over) - 1
+    return relative
+
+
+def _gain(fixed: Simulation, tetris: Simulation, before: NDArray[np.int64], after: NDArray[np.int64]) -> Gain | None:
+    return paired_gain(np.stack([before, fixed.verifications], axis=1), np.stack([after, tetris.verifications], axis=1))
+
+
+def _outcome(simulation: Simulation) -> Outcome:
+    metrics = simulation.metrics
+    verifications = int(simulation.verifications.sum())
+    return Outcome(
+        drafts_verified=metrics.verified,
+        accepted_per_verification=metrics.accepted / verifications if verifications else 0.0,
+        tokens_per_verification=metrics.tokens_per_verification,
+        success_rate=metrics.success_rate or 0.0,
+    )

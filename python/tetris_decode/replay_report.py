@@ -8,12 +8,12 @@ from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from tetris_decode.replay import Comparison, Gain, Metrics
-from tetris_decode.traces import DRAFTERS, NUM_DRAFTS, SOURCE
+from tetris_decode.replay import Comparison, Gain, Outcome
+from tetris_decode.traces import Run
 
 TITLE = (
-    "Which drafts of a batch to verify? With the same number of drafts verified in every step, fixed k takes "
-    "the first k of each request, TETRIS those of the batch that are most likely to survive."
+    "Which drafts of a batch to verify? With the same budget in every step, fixed k takes the first k of each request, "
+    "TETRIS those of the batch that are most likely to survive."
 )
 HEADERS = (
     "drafts verified\nper request",
@@ -27,14 +27,14 @@ HEADERS = (
     "gain in\ntokens %",
 )
 UNITS = (
-    "accepted: accepted drafts per verification (one request in one step). tokens: accepted + 1 bonus token. "
+    "accepted: accepted drafts per verification (one request in one step). tokens: those and 1 bonus token. "
     "VSR: accepted / verified drafts. interval: 95 %, requests resampled. -: no fixed length spends this budget. "
-    f"Runs are drafter@temperature; the drafters are {DRAFTERS}."
+    "Runs are drafter@temperature."
 )
 
 
-def tables(comparisons: Sequence[Comparison], extra: int) -> Group:
-    """The policies at the largest batch size, then the gain by batch size if there is more than one."""
+def tables(comparisons: Sequence[Comparison], runs: Sequence[Run], extra: int) -> Group:
+    """The policies at the largest batch size, then the gain by batch size if there is more than one; of `runs`."""
     sizes = sorted({c.batch_size for c in comparisons})
     largest = [c for c in comparisons if c.batch_size == sizes[-1]]
     with_gain = [c for c in comparisons if c.accepted_gain]
@@ -44,7 +44,7 @@ def tables(comparisons: Sequence[Comparison], extra: int) -> Group:
         budgets = " / ".join(dict.fromkeys(_budget(c) for c in with_gain))
         parts += [f"\nGain in accepted drafts (%) by batch size, at {budgets} verified per request:"]
         parts += [_by_batch_size(with_gain, sizes)]
-    return Group(*parts, "\n" + _closing(largest, extra))
+    return Group(*parts, "\n" + _closing(largest, runs, extra))
 
 
 def _policies(comparisons: Sequence[Comparison]) -> Table:
@@ -82,7 +82,7 @@ def _percent(comparison: Comparison) -> str:
     return f"{comparison.accepted_gain.percent:+.0f}" if comparison.accepted_gain else "-"
 
 
-def _metrics(metrics: Metrics | None) -> tuple[str, str, str]:
+def _metrics(metrics: Outcome | None) -> tuple[str, str, str]:
     if metrics is None:
         return "-", "-", "-"
     return (
@@ -98,10 +98,14 @@ def _gains(accepted: Gain | None, tokens: Gain | None) -> tuple[str, str]:
     return f"{accepted.percent:+.1f} ({accepted.low:.0f} to {accepted.high:.0f})", f"{tokens.percent:+.1f}"
 
 
-def _closing(comparisons: Sequence[Comparison], extra: int) -> str:
-    verifications = sum({c.run: c.steps * c.batch_size for c in comparisons}.values())
-    return (
-        f"Measured: acceptance of recorded drafts of {SOURCE}, {verifications:,} verifications in all, the same "
-        f"ones under both policies; TETRIS chose among the first k + {extra} drafts of each, at most the "
-        f"{NUM_DRAFTS} recorded. Nothing was timed, and the cost of drafting more than k is not counted."
+def _closing(comparisons: Sequence[Comparison], runs: Sequence[Run], extra: int) -> str:
+    verifications = sum({c.run: c.verifications for c in comparisons}.values())
+    models = ", ".join(dict.fromkeys(run.about.get("model", "an unnamed model") for run in runs))
+    drawn = ", ".join(run.name for run in runs if run.drawn)
+    closing = (
+        f"Measured: acceptance of recorded drafts of {models} on {max(run.num_requests for run in runs)} prompts or "
+        f"fewer. Both policies decode the same texts, TETRIS in {verifications:,} verifications in all; it chose among "
+        f"the first k + {extra} drafts of each, at most the recorded ones. Nothing was timed, and the cost of drafting "
+        "more than k is not counted."
     )
+    return f"{closing} Drafts of {drawn} were drawn: there the replay is approximate." if drawn else closing

@@ -11,7 +11,8 @@ import typer
 from tetris_decode import replay_report
 from tetris_decode.commands.console import console
 from tetris_decode.replay import compare
-from tetris_decode.traces import SOURCE, load_runs
+from tetris_decode.simulate import Replay
+from tetris_decode.traces import load_runs
 
 BATCH_SIZES = (8, 16, 32)
 DRAFTS_PER_REQUEST = (0.5, 1.0, 2.0, 3.0, 4.0)
@@ -27,8 +28,7 @@ def replay(
             "--drafts-per-request",
             "-k",
             metavar="K",
-            help="Drafts verified per request, on average over the batch; repeatable. "
-            "Default: 0.5 (if the batch sizes are even), 1, 2, 3, 4.",
+            help="Drafts verified per request, on average over the batch; repeatable. Default: 0.5, 1, 2, 3, 4.",
         ),
     ] = None,
     extra: Annotated[
@@ -49,20 +49,21 @@ def replay(
     if unknown:
         raise typer.BadParameter(f"run: expected one of {', '.join(runs)}, got {unknown[0]}")
 
-    sizes = list(dict.fromkeys(batch_size or BATCH_SIZES))
-    budgets = drafts_per_request or [k for k in DRAFTS_PER_REQUEST if all(k * size % 1 == 0 for size in sizes)]
+    names = list(dict.fromkeys(run or runs))
+    replays = {name: Replay(runs[name]) for name in names}
     try:
         comparisons = [
-            compare(runs[name], batch_size=size, drafts_per_request=k, extra=extra)
-            for name in dict.fromkeys(run or runs)
-            for size in sizes
-            for k in dict.fromkeys(budgets)
+            compare(replays[name], batch_size=size, drafts_per_request=k, extra=extra)
+            for name in names
+            for size in dict.fromkeys(batch_size or BATCH_SIZES)
+            for k in dict.fromkeys(drafts_per_request or DRAFTS_PER_REQUEST)
         ]
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
 
     if as_json:
-        document = {"source": SOURCE, "extra": extra, "comparisons": [asdict(c) for c in comparisons]}
+        about = {name: dict(runs[name].about) for name in names}
+        document = {"runs": about, "extra": extra, "comparisons": [asdict(c) for c in comparisons]}
         typer.echo(json.dumps(document, indent=2))
     else:
-        console().print(replay_report.tables(comparisons, extra))
+        console().print(replay_report.tables(comparisons, [runs[name] for name in names], extra))
