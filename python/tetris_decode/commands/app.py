@@ -8,6 +8,7 @@ from tetris_decode.commands.demo import demo
 from tetris_decode.commands.lossless import lossless
 from tetris_decode.commands.record import record
 from tetris_decode.commands.replay import replay
+from tetris_decode.commands.simulate import simulate
 
 # Plain error lines: boxed ones break sentences in the middle.
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
@@ -18,5 +19,5 @@ def tetris_decode() -> None:
     """TETRIS draft token selection (arXiv 2502.15197) at work."""
 
 
-for command in (demo, record, replay, lossless):
+for command in (demo, record, replay, simulate, lossless):
     app.command()(command)

@@ -1,0 +1,127 @@
+"""`tetris-decode simulate`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from tetris_decode import simulate_report, traces
+from tetris_decode.commands.console import console
+from tetris_decode.costs import CostTable
+from tetris_decode.optimality import OBJECTIVES, READINGS, Setting, experiment
+from tetris_decode.paper import LENGTHS, study
+from tetris_decode.roofline import SYSTEMS
+from tetris_decode.simulate import Replay
+
+BATCH_SIZES = (16, 32, 64)
+RUNS = ("layer-skip@T0", "layer-skip@T0.7")
+
+
+class SystemName(str, Enum):
+    """A modelled GPU system."""
+
+    LLAMA_70B = "llama-70b"
+    LLAMA_405B = "llama-405b"
+    VICUNA_33B = "vicuna-33b"
+
+
+def simulate(
+    run: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"A recorded run; repeatable. Default: {', '.join(RUNS)}, or all of a file of your own.",
+        ),
+    ] = None,
+    trace: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Of `record`. Default: the runs that come with the package.")
+    ] = None,
+    system: Annotated[
+        SystemName, typer.Option(help="A model of H100 GPUs, a target and a drafter that the costs are taken from.")
+    ] = SystemName.LLAMA_70B,
+    costs: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A measured cost table in JSON instead of the model.")
+    ] = None,
+    batch_size: Annotated[
+        list[int] | None,
+        typer.Option(metavar="B", min=1, help="Requests at a time; repeatable. Default: 16, 32, 64."),
+    ] = None,
+    requests: Annotated[
+        int, typer.Option(metavar="N", min=1, help="In all; recorded ones come again if more are wanted.")
+    ] = 512,
+    resamples: Annotated[
+        int, typer.Option(metavar="R", min=2, help="Bootstrap samples of the recorded requests, for intervals.")
+    ] = 20,
+    seed: Annotated[int, typer.Option(metavar="S", min=0, help="Of queues, samples and instances.")] = 0,
+    theorem_2: Annotated[
+        bool, typer.Option("--theorem-2", help="Theorem 2 as an experiment on small batches instead.")
+    ] = False,
+    instances: Annotated[int, typer.Option(metavar="M", min=1, help="Random ones of --theorem-2.")] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Simulate the paper's comparison of TETRIS, fixed lengths and DSD on recorded drafts.
+
+    Minutes, no model, no GPU. Times are those of a cost table: modelled ones are no measurement.
+    """
+    if theorem_2:
+        _theorem(instances, seed, as_json=as_json)
+        return
+    try:
+        runs = traces.load(trace) if trace else traces.load_runs()
+        names = list(dict.fromkeys(run or (runs if trace else RUNS)))
+        unknown = [name for name in names if name not in runs]
+        if unknown:
+            raise ValueError(f"run: expected one of {', '.join(runs)}, got {unknown[0]}")
+        measured = CostTable.load(costs) if costs else None
+        chosen = [runs[name] for name in names]
+        tables = {
+            size: measured or SYSTEMS[system.value].costs(size, max(r.num_drafts for r in chosen))
+            for size in dict.fromkeys(batch_size or BATCH_SIZES)
+        }
+        settings = []
+        with _progress() as progress:
+            task = progress.add_task("simulating", total=None)
+            for recorded in chosen:
+                replay = Replay(recorded)
+                for size, table in tables.items():
+                    progress.update(task, description=f"simulating {recorded.name}, {size} requests at a time")
+                    options = {"num_requests": requests, "resamples": resamples, "seed": seed}
+                    settings.append(
+                        study(replay, table, batch_size=size, on_simulation=lambda: progress.advance(task), **options)
+                    )
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(str(error)) from error
+
+    if as_json:
+        keys = [table.key for table in tables.values()]
+        typer.echo(json.dumps(simulate_report.document(settings, chosen, keys), indent=2))
+    else:
+        source = f"Costs: measured, {costs}." if costs else SYSTEMS[system.value].describe()
+        about = f"{requests} requests, all there from the beginning; k = {LENGTHS[0]} to {LENGTHS[-1]}. {source}"
+        console().print(simulate_report.tables(settings, chosen, about))
+
+
+def _theorem(instances: int, seed: int, *, as_json: bool) -> None:
+    setting = Setting()
+    with _progress() as progress:
+        task = progress.add_task("solving", total=len(READINGS) * len(OBJECTIVES) * instances)
+        losses = experiment(setting, instances, seed, on_instance=lambda: progress.advance(task))
+    if as_json:
+        document = {"setting": asdict(setting), "readings": READINGS, "losses": [asdict(loss) for loss in losses]}
+        typer.echo(json.dumps(document, indent=2))
+    else:
+        console().print(simulate_report.theorem(losses, setting))
+
+
+def _progress() -> Progress:
+    """On stderr, if that is a terminal."""
+    shown = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
+    return Progress(*columns, console=shown, disable=not shown.is_terminal, transient=True)

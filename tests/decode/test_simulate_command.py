@@ -1,0 +1,92 @@
+"""`tetris-decode simulate`: what is printed, as text and as JSON, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from made_runs import head
+from typer.testing import CliRunner
+
+from tetris_decode import traces
+from tetris_decode.commands.app import app
+from tetris_decode.costs import CostTable
+from tetris_decode.roofline import SYSTEMS
+from tetris_decode.traces import load_runs
+
+PLAIN = {"FORCE_COLOR": "", "TTY_COMPATIBLE": "0"}
+
+
+def invoke(*arguments: str) -> tuple[int, str]:
+    result = CliRunner(env=PLAIN).invoke(app, ["simulate", *arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.output
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> list[str]:
+    """A file of two runs of a few requests, and a few requests of them."""
+    path = tmp_path_factory.mktemp("traces") / "small.npz"
+    traces.save(path, [head(load_runs()[name], 6) for name in ("ngram@T0", "layer-skip@T0.7")])
+    return ["--trace", str(path), "--batch-size", "4", "--requests", "8", "--resamples", "2"]
+
+
+def test_tables(small):
+    code, output = invoke(*small, "--batch-size", "8")
+    assert code == 0
+    assert max(map(len, output.splitlines())) <= 100
+    flat = re.sub(r"\s+", " ", output)
+    assert "nothing measured" in flat and "2 x H100 SXM" in flat
+    assert "8 requests, all there from the beginning; k = 1 to 6" in flat
+    for title in ("ngram@T0, 4 requests at a time", "layer-skip@T0.7, 8 requests at a time"):
+        assert title in output
+    for policy in ("no speculation", "fixed k = ", "DSD", "threshold p", "TETRIS k", "oracle k"):
+        assert len(re.findall(rf"^ *{policy}", output, re.M)) >= 4
+    assert len(re.findall(r"^ *(?:ngram|layer-skip)@T\S+ +[48] +[123] ( *[-+][\d.]*){6} *$", output, re.M)) == 12
+    assert "up to 5.25 % more throughput" in flat and "agrees" in flat
+    assert "Drafts of layer-skip@T0.7 were drawn" in flat
+
+
+def test_json_says_the_same(small):
+    code, output = invoke(*small, "--run", "ngram@T0", "--system", "vicuna-33b", "--json")
+    document = json.loads(output)
+    assert code == 0 and document.keys() == {"runs", "costs", "contrasts", "settings", "findings"}
+    assert document["costs"] == [SYSTEMS["vicuna-33b"].key(4)]
+    [setting] = document["settings"]
+    assert (setting["run"], setting["batch_size"], len(setting["points"])) == ("ngram@T0", 4, 45)
+    assert setting["contrasts"].keys() == document["contrasts"].keys()
+    assert document["runs"]["ngram@T0"]["drawn"] is False and len(document["findings"]) == 8
+
+
+def test_costs_of_a_file(small, tmp_path):
+    CostTable({"device": "here"}, (1, 100), (1.0, 2.0), (0.0,) * 9).save(tmp_path / "costs.json")
+    code, output = invoke(*small, "--run", "ngram@T0", "--costs", str(tmp_path / "costs.json"))
+    assert code == 0 and "Costs: measured" in output and "nothing measured" not in output
+
+
+def test_theorem_2():
+    code, output = invoke("--theorem-2", "--instances", "2")
+    assert code == 0 and max(map(len, output.splitlines())) <= 100
+    flat = re.sub(r"\s+", " ", output)
+    assert len(re.findall(r"[012] of 2 ", flat)) == 8
+    assert "By expected tokens in a number of steps, greedy was optimal in every instance" in flat
+    document = json.loads(invoke("--theorem-2", "--instances", "2", "--json")[1])
+    assert [loss["with_loss"] for loss in document["losses"] if loss["objective"] == "tokens"][:2] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--run", "gpt"], r"run: expected one of ngram@T0, .*layer-skip@T0\.7, got gpt"),
+        (["--trace", "nowhere.npz"], r"No such file or directory: 'nowhere\.npz'"),
+        (["--costs", "README.md"], r"README\.md: expected a cost table in JSON"),
+        (["--trace", "README.md"], r"README\.md: expected traces of tetris-decode record"),
+        (["--system", "tpu"], "Invalid value for '--system'"),
+        (["--batch-size", "0"], "Invalid value for '--batch-size'"),
+    ],
+)
+def test_wrong_input_is_refused_in_a_sentence(arguments, message):
+    code, output = invoke(*arguments)
+    assert code == 2
+    assert re.search(message, output)
