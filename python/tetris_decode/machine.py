@@ -12,7 +12,12 @@ import transformers
 
 def machine(device: torch.device | str = "cpu") -> str:
     """The processor, or the GPU, and the versions that matter."""
-    return f"{_processor(torch.device(device))}, torch {torch.__version__}, transformers {transformers.__version__}"
+    return f"{_processor(torch.device(device))}, {versions()}"
+
+
+def versions() -> str:
+    """Of what computes."""
+    return f"torch {torch.__version__}, transformers {transformers.__version__}"
 
 
 def _processor(device: torch.device) -> str:

@@ -137,8 +137,10 @@ def study(
         on_simulation: called after each.
 
     Raises:
-        ValueError: fewer drafts than `max(LENGTHS)` and one more, resamples below 2; what `simulate` refuses.
+        ValueError: a run without positions, or of too few drafts; resamples below 2; what `simulate` refuses.
     """
+    if not len(replay.run.ids):
+        raise ValueError("run: expected at least one position, got none")
     if replay.run.num_drafts <= max(LENGTHS):
         raise ValueError(f"run: expected {max(LENGTHS) + 1} drafts or more, got {replay.run.num_drafts}")
     if resamples < 2:

@@ -139,6 +139,10 @@ def test_findings_follow_the_results():
             lambda: study(Replay(made_run([[-1.0] * 6], [[1] * 6], [2])), COSTS, batch_size=1),
             "run: expected 7 drafts or more, got 6",
         ),
+        (
+            lambda: study(Replay(made_run(np.zeros((0, 8)), np.zeros((0, 8)), [1])), COSTS, batch_size=1),
+            "run: expected at least one position, got none",
+        ),
     ],
 )
 def test_bad_input(make, text):

@@ -6,22 +6,18 @@ import json
 import re
 
 import pytest
+import test_cli
 from made_runs import head
-from typer.testing import CliRunner
 
 from tetris_decode import traces
-from tetris_decode.commands.app import app
+from tetris_decode.commands import simulate as command
 from tetris_decode.costs import CostTable
 from tetris_decode.roofline import SYSTEMS
 from tetris_decode.traces import load_runs
 
-PLAIN = {"FORCE_COLOR": "", "TTY_COMPATIBLE": "0"}
-
 
 def invoke(*arguments: str) -> tuple[int, str]:
-    result = CliRunner(env=PLAIN).invoke(app, ["simulate", *arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result.exit_code, result.output
+    return test_cli.invoke("simulate", *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +71,34 @@ def test_theorem_2():
     assert [loss["with_loss"] for loss in document["losses"] if loss["objective"] == "tokens"][:2] == [0, 0]
 
 
+@pytest.mark.parametrize("complete", [0, 1])
+def test_interrupted(small, tmp_path, monkeypatch, complete):
+    study, done = command.study, []
+
+    def interrupted(*arguments, **options):
+        if len(done) == complete:
+            raise KeyboardInterrupt
+        done.append(None)
+        return study(*arguments, **options)
+
+    monkeypatch.setattr(command, "study", interrupted)
+    out = tmp_path / "part.json"
+    code, output = invoke(*small, "--out", str(out))
+    assert code == 130 and out.exists() == bool(complete)
+    if complete:
+        assert f"interrupted: what was done is in {out}" in output
+        assert [setting["run"] for setting in json.loads(out.read_text())["settings"]] == ["ngram@T0"]
+
+
+def test_a_file_that_is_not_there():
+    code, output = invoke("--trace", "nowhere.npz")
+    assert code == 1 and "No such file or directory: 'nowhere.npz'" in output
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--run", "gpt"], r"run: expected one of ngram@T0, .*layer-skip@T0\.7, got gpt"),
-        (["--trace", "nowhere.npz"], r"No such file or directory: 'nowhere\.npz'"),
         (["--costs", "README.md"], r"README\.md: expected a cost table in JSON"),
         (["--trace", "README.md"], r"README\.md: expected traces of tetris-decode record"),
         (["--system", "tpu"], "Invalid value for '--system'"),

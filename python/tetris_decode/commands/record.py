@@ -7,35 +7,89 @@ from typing import Annotated
 
 import typer
 
-from tetris_decode.commands.demo import DrafterName
+from tetris_decode.commands import options
+from tetris_decode.commands.console import errors_in_a_sentence, partial_results, progress
 
 
 def record(
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where to, .npz. Runs of other names in it stay.")],
-    drafter: Annotated[
-        list[DrafterName] | None, typer.Option(help="What drafts, as in the demo; repeatable. Default: ngram.")
-    ] = None,
     temperature: Annotated[
         list[float] | None, typer.Option(metavar="T", min=0, help="Repeatable: a run for each. Default: 0 and 0.7.")
     ] = None,
-    requests: Annotated[int, typer.Option(metavar="N", min=1, help="Prompts, at most.")] = 145,
-    max_new_tokens: Annotated[int, typer.Option(metavar="T", min=1, help="Tokens generated for each, at most.")] = 48,
+    model: options.ModelDir = None,
+    draft: options.DraftDir = None,
+    drafter: options.DrafterOption = None,
+    skip_layers: options.SkipLayers = None,
+    prompts: options.PromptFile = None,
+    requests: options.Requests = 128,
     batch_size: Annotated[int, typer.Option(metavar="B", min=1, help="Requests at a time.")] = 16,
+    max_new_tokens: options.MaxNewTokens = 48,
+    dtype: options.Dtype = options.DtypeName.BFLOAT16,
+    device: options.Device = "cpu",
 ) -> None:
     """Record drafts and their acceptance at every position of real texts, for replay and simulate.
 
-    Live, on the CPU, minutes for each run. Ctrl-C leaves what was recorded by then in the file. Needs the model and
-    the prompts, which `make demo` installs.
+    Live: with SmolLM2 on a CPU some minutes for each run. Runs are named drafter@temperature, and one of the same name
+    is replaced. Ctrl-C leaves what was recorded by then.
     """
-    # Not at the top: transformers takes seconds to import, and other commands do without it.
-    from tetris_decode.record_runs import Settings, record_runs
+    recorder: Recorder | None = None
 
-    drafters = [name.value for name in drafter or (DrafterName.NGRAM,)]
-    temperatures = [0.0, 0.7] if temperature is None else temperature
-    settings = Settings(tuple(drafters), tuple(temperatures), requests, max_new_tokens, batch_size)
-    try:
-        interrupted = record_runs(settings, out)
-    except (OSError, ValueError) as error:
-        # The model or the prompts are missing, or not those that were expected; or the file is something else.
-        raise SystemExit(str(error)) from None
-    raise typer.Exit(code=130 if interrupted else 0)
+    def save() -> Path | None:
+        run = recorder.run() if recorder else None
+        if run is None or not len(run.ids):
+            return None
+        runs[run.name] = run
+        traces.save(out, runs.values())
+        what = f"{run.num_requests} requests, {len(run.ids):,} positions, {run.draft_lens.sum():,} drafts"
+        typer.echo(f"{run.name}: {what}, in {out}", err=True)
+        return out
+
+    with partial_results(save), errors_in_a_sentence(), progress() as bar:
+        task = bar.add_task("loading", total=None)
+        # Not at the top: transformers takes seconds to import, and other commands do without it.
+        from tetris_decode import traces
+        from tetris_decode.inputs import Options, load_inputs
+        from tetris_decode.machine import versions
+        from tetris_decode.record import Recorder
+
+        if not out.absolute().parent.is_dir():
+            raise ValueError(f"out: expected a file in a directory that exists, got {out}")
+        runs = traces.load(out) if out.exists() else {}
+        inputs = load_inputs(
+            Options(
+                model=model,
+                draft=draft,
+                drafter=drafter and drafter.value,
+                skip_layers=skip_layers,
+                prompts=prompts,
+                requests=requests,
+                max_new_tokens=max_new_tokens,
+                dtype=dtype.value,
+                device=device,
+            )
+        )
+        about = {
+            "model": inputs.chat.name,
+            "drafter": inputs.drafter_name,
+            "prompts": prompts.name if prompts else "evaluation prompts of tetris_decode.prompts",
+            "dtype": dtype.value,
+            "versions": versions(),
+        }
+        for value in dict.fromkeys([0.0, 0.7] if temperature is None else temperature):
+            name = f"{inputs.drafter_name}@T{value:g}"
+            bar.update(task, total=max_new_tokens * len(inputs.prompts), completed=0, description=f"recording {name}")
+            recorder = Recorder(
+                inputs.chat.model,
+                inputs.encoded,
+                max_new_tokens,
+                inputs.drafter,
+                name=name,
+                prompt_names=[prompt.name for prompt in inputs.prompts],
+                about=about,
+                batch_size=batch_size,
+                temperature=value,
+                eos_token_id=inputs.chat.eos_token_ids,
+            )
+            while recorder.is_running:
+                bar.update(task, advance=recorder.step().emitted)
+            save()

@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from tetris_decode import simulate_report, traces
-from tetris_decode.commands.console import console
+from tetris_decode.commands import options
+from tetris_decode.commands.console import console, errors_in_a_sentence, partial_results, progress
 from tetris_decode.costs import CostTable
 from tetris_decode.optimality import OBJECTIVES, READINGS, Setting, experiment
 from tetris_decode.paper import LENGTHS, study
+from tetris_decode.paper import Setting as Studied
 from tetris_decode.roofline import SYSTEMS
 from tetris_decode.simulate import Replay
+from tetris_decode.traces import Run
 
 BATCH_SIZES = (16, 32, 64)
+PARTIAL = Path("tetris-decode-simulate.json")
 RUNS = ("layer-skip@T0", "layer-skip@T0.7")
 
 
@@ -64,7 +66,8 @@ def simulate(
         bool, typer.Option("--theorem-2", help="Theorem 2 as an experiment on small batches instead.")
     ] = False,
     instances: Annotated[int, typer.Option(metavar="M", min=1, help="Random ones of --theorem-2.")] = 100,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where Ctrl-C leaves what is complete, as JSON.")] = PARTIAL,
+    as_json: options.AsJson = False,
 ) -> None:
     """Simulate the paper's comparison of TETRIS, fixed lengths and DSD on recorded drafts.
 
@@ -73,35 +76,48 @@ def simulate(
     if theorem_2:
         _theorem(instances, seed, as_json=as_json)
         return
-    try:
+    settings: list[Studied] = []
+    tables: dict[int, CostTable] = {}
+    chosen: list[Run] = []
+
+    def document() -> str:
+        keys = [table.key for table in tables.values()]
+        return json.dumps(simulate_report.document(settings, chosen, keys), indent=2)
+
+    def save() -> Path | None:
+        if settings:
+            out.write_text(document(), encoding="utf-8")
+        return out if settings else None
+
+    with partial_results(save), errors_in_a_sentence(), progress() as bar:
+        task = bar.add_task("simulating", total=None)
         runs = traces.load(trace) if trace else traces.load_runs()
-        names = list(dict.fromkeys(run or (runs if trace else RUNS)))
+        names = dict.fromkeys(run or (runs if trace else RUNS))
         unknown = [name for name in names if name not in runs]
         if unknown:
             raise ValueError(f"run: expected one of {', '.join(runs)}, got {unknown[0]}")
+        chosen += [runs[name] for name in names]
         measured = CostTable.load(costs) if costs else None
-        chosen = [runs[name] for name in names]
-        tables = {
-            size: measured or SYSTEMS[system.value].costs(size, max(r.num_drafts for r in chosen))
-            for size in dict.fromkeys(batch_size or BATCH_SIZES)
-        }
-        settings = []
-        with _progress() as progress:
-            task = progress.add_task("simulating", total=None)
-            for recorded in chosen:
-                replay = Replay(recorded)
-                for size, table in tables.items():
-                    progress.update(task, description=f"simulating {recorded.name}, {size} requests at a time")
-                    options = {"num_requests": requests, "resamples": resamples, "seed": seed}
-                    settings.append(
-                        study(replay, table, batch_size=size, on_simulation=lambda: progress.advance(task), **options)
+        for size in dict.fromkeys(batch_size or BATCH_SIZES):
+            tables[size] = measured or SYSTEMS[system.value].costs(size, max(r.num_drafts for r in chosen))
+        for recorded in chosen:
+            replay = Replay(recorded)
+            for size, table in tables.items():
+                bar.update(task, description=f"simulating {recorded.name}, {size} requests at a time")
+                settings.append(
+                    study(
+                        replay,
+                        table,
+                        batch_size=size,
+                        num_requests=requests,
+                        resamples=resamples,
+                        seed=seed,
+                        on_simulation=lambda: bar.advance(task),
                     )
-    except (OSError, ValueError) as error:
-        raise typer.BadParameter(str(error)) from error
+                )
 
     if as_json:
-        keys = [table.key for table in tables.values()]
-        typer.echo(json.dumps(simulate_report.document(settings, chosen, keys), indent=2))
+        typer.echo(document())
     else:
         source = f"Costs: measured, {costs}." if costs else SYSTEMS[system.value].describe()
         about = f"{requests} requests, all there from the beginning; k = {LENGTHS[0]} to {LENGTHS[-1]}. {source}"
@@ -110,18 +126,11 @@ def simulate(
 
 def _theorem(instances: int, seed: int, *, as_json: bool) -> None:
     setting = Setting()
-    with _progress() as progress:
-        task = progress.add_task("solving", total=len(READINGS) * len(OBJECTIVES) * instances)
-        losses = experiment(setting, instances, seed, on_instance=lambda: progress.advance(task))
+    with progress() as bar:
+        task = bar.add_task("solving", total=len(READINGS) * len(OBJECTIVES) * instances)
+        losses = experiment(setting, instances, seed, on_instance=lambda: bar.advance(task))
     if as_json:
         document = {"setting": asdict(setting), "readings": READINGS, "losses": [asdict(loss) for loss in losses]}
         typer.echo(json.dumps(document, indent=2))
     else:
         console().print(simulate_report.theorem(losses, setting))
-
-
-def _progress() -> Progress:
-    """On stderr, if that is a terminal."""
-    shown = Console(stderr=True)
-    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
-    return Progress(*columns, console=shown, disable=not shown.is_terminal, transient=True)
