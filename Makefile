@@ -13,7 +13,7 @@ ARGS ?=
 INSTALLED := $(VENV)/.installed-$(shell printf '%s' '$(TORCH)' | cksum | cut -d ' ' -f 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo replay lossless test check budgets kernels bench bench-select bench-path bench-gpu bench-decode ngrams \
+.PHONY: help demo replay simulate lossless test check budgets kernels bench bench-select bench-path bench-gpu bench-decode ngrams traces \
 	test-model test-gpu clean
 
 help: ## show this
@@ -43,6 +43,10 @@ demo: $(MODEL) ## a real model decodes real prompts: no speculation, a fixed dra
 
 replay: $(INSTALLED) ## TETRIS against fixed draft lengths on recorded drafts, in seconds, without a model
 	$(BIN)/python -m tetris_decode replay
+
+simulate: $(INSTALLED) ## the paper's comparison on recorded drafts by a model of GPUs, minutes; Theorem 2 on small batches
+	$(BIN)/python -m tetris_decode simulate
+	$(BIN)/python -m tetris_decode simulate --theorem-2
 
 lossless: $(INSTALLED) ## sampled output has the target's distribution: the real stages against known laws
 	$(BIN)/python -m tetris_decode lossless
@@ -79,6 +83,11 @@ bench-decode: $(MODEL) ## plain decoding against transformers' generate
 
 ngrams: $(MODEL) ## make the drafter's n-gram table again, about ten minutes
 	$(LIVE) -m tetris_decode.build_ngrams python/tetris_decode/data/ngrams.npz
+
+TRACES := python/tetris_decode/data/traces.npz
+traces: $(MODEL) ## record the drafts that replay and simulate read again, about a quarter of an hour
+	$(LIVE) -m tetris_decode record --out $(TRACES) --drafter ngram --requests 145
+	$(LIVE) -m tetris_decode record --out $(TRACES) --drafter layer-skip --requests 64
 
 test-model: $(MODEL) ## tests on the real model, a few minutes
 	TETRIS_TEST_MODEL=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests/decode/test_smollm2.py

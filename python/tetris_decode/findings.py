@@ -53,9 +53,10 @@ def _most(settings: Sequence[Setting], name: str, claim: str) -> Finding:
     contrasts = [(s, s.contrasts[name]) for s in settings]
     setting, most = max(contrasts, key=lambda pair: pair[1].percent)
     above = sum(contrast.low > 0 for _, contrast in contrasts)
+    where = f"{setting.run}, {setting.system}, B={setting.batch_size}, {most.of.name} over {most.over.name}"
     here = (
-        f"up to {most.percent:+.1f} % ({most.low:+.1f} to {most.high:+.1f}; {setting.run}, B = {setting.batch_size}, "
-        f"{most.of.name} over {most.over.name}); above 0 beyond chance in {above} of {len(settings)} settings"
+        f"up to {most.percent:+.1f} % ({most.low:+.1f} to {most.high:+.1f}; {where}); "
+        f"above 0 beyond chance in {above} of {len(settings)} settings"
     )
     return Finding(claim, here, _verdict(above, len(settings)))
 

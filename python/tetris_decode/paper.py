@@ -34,7 +34,7 @@ class Choice:
     @property
     def name(self) -> str:
         values = {"k": self.k, "e": self.e, "p": self.confidence}
-        shown = ", ".join(f"{name} = {value:g}" for name, value in values.items() if value is not None)
+        shown = " ".join(f"{name}={value:g}" for name, value in values.items() if value is not None)
         return f"{self.kind.removesuffix(' k')} {shown}".strip()
 
     def make(self, costs: CostTable) -> Policy:
@@ -86,12 +86,17 @@ CONTRASTS = {
 
 @dataclass(frozen=True)
 class Setting:
-    """One run in one batch size: all policies, and `CONTRASTS` of some."""
+    """One run in one batch size, by the costs of one system: all policies, and `CONTRASTS` of some."""
 
     run: str
+    system: str
     batch_size: int
     points: tuple[Point, ...]
     contrasts: Mapping[str, Contrast]
+
+    @property
+    def name(self) -> str:
+        return f"{self.run}, {self.system}, {self.batch_size} requests at a time"
 
     def best(self, *kinds: str, e: int | None = None) -> Point:
         """Of the highest throughput among policies of these kinds, of this e if given."""
@@ -119,6 +124,7 @@ def study(
     replay: Replay,
     costs: CostTable,
     *,
+    system: str,
     batch_size: int,
     num_requests: int = 512,
     resamples: int = 20,
@@ -130,6 +136,7 @@ def study(
     Args:
         replay: the recorded drafts, `max(LENGTHS)` of each position or more.
         costs: of this batch size, with drafting of as many.
+        system: what the costs are of, by name.
         batch_size: requests at a time.
         num_requests: in the queue.
         resamples: bootstrap samples of the recorded requests, 2 or more; all policies replay the same ones.
@@ -159,7 +166,7 @@ def study(
     resampled = [{choice: measure(choice, 1 + i) for choice in needed} for i in range(resamples)]
     whole = {point.choice: point.metrics for point in points}
     contrasts = {name: _contrast(*terms, whole, resampled) for name, terms in wanted.items()}
-    return Setting(replay.run.name, batch_size, tuple(points), contrasts)
+    return Setting(replay.run.name, system, batch_size, tuple(points), contrasts)
 
 
 Quantity = Callable[[Metrics], float]

@@ -111,7 +111,7 @@ class Roofline:
         )
         fp8 = f", {gpu.fp8 / 1e12:.0f}e12 in FP8" if gpu.fp8 else ""
         return (
-            f"Costs: {LABEL}. {self.num_gpus} x {gpu.name} ({gpu.bf16 / 1e12:.0f}e12 operations/s in BF16{fp8}, "
+            f"{LABEL}. {self.num_gpus} x {gpu.name} ({gpu.bf16 / 1e12:.0f}e12 operations/s in BF16{fp8}, "
             f"{gpu.bandwidth / 1e12:.2f}e12 bytes/s; the drafter on one), {sizes}; context {self.context} tokens; "
             f"efficiency {self.compute_efficiency:g} of arithmetic, {self.memory_efficiency:g} of memory; "
             f"{1e3 * self.target_overhead:g} ms besides for each verification, {1e3 * self.draft_overhead:g} for each "

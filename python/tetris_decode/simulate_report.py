@@ -10,6 +10,7 @@ from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from tetris_decode.costs import CostTable
 from tetris_decode.findings import findings
 from tetris_decode.optimality import OBJECTIVES, READINGS, Loss
 from tetris_decode.optimality import Setting as Instance
@@ -61,11 +62,12 @@ THEOREM = (
 )
 
 
-def tables(settings: Sequence[Setting], runs: Sequence[Run], about: str) -> Group:
-    """What each policy comes to, gains at each k, and whether the paper's conclusions hold."""
+def tables(settings: Sequence[Setting], runs: Sequence[Run], about: str, systems: Mapping[str, str]) -> Group:
+    """What each policy comes to, gains at each k, and whether the paper's conclusions hold; `systems` described."""
     parts: list[RenderableType] = [f"[bold]{about}[/]"]
+    parts += [f"[bold]{name}[/]: {description}" for name, description in systems.items()]
     for setting in settings:
-        parts += [f"\n[bold]{setting.run}, {setting.batch_size} requests at a time[/]", _policies(setting)]
+        parts += [f"\n[bold]{setting.name}[/]", _policies(setting)]
     parts += [UNITS, "\nThroughput of TETRIS over the fixed k of the same k, %:", _gains(settings)]
     parts += [
         "The paper's conclusions (from its abstract and notes on it), and these simulations:",
@@ -76,11 +78,11 @@ def tables(settings: Sequence[Setting], runs: Sequence[Run], about: str) -> Grou
     return Group(*parts, APPROXIMATE.format(drawn)) if drawn else Group(*parts)
 
 
-def document(settings: Sequence[Setting], runs: Sequence[Run], costs: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    """All of it, for JSON; `costs` are the keys of the tables."""
+def document(settings: Sequence[Setting], runs: Sequence[Run], costs: Sequence[CostTable]) -> dict[str, Any]:
+    """All of it, for JSON."""
     return {
         "runs": {run.name: {"drawn": run.drawn, **run.about} for run in runs},
-        "costs": [dict(key) for key in costs],
+        "costs": [asdict(table) for table in costs],
         "contrasts": CONTRASTS,
         "settings": [asdict(setting) for setting in settings],
         "findings": [asdict(finding) for finding in findings(settings)],
@@ -153,12 +155,12 @@ def _row(point: Point, plain: float) -> tuple[str, ...]:
 def _gains(settings: Sequence[Setting]) -> Table:
     """A row for each setting and e, a column for each k."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    for header in ("run", "requests", "e", *(f"k = {k}" for k in LENGTHS)):
-        table.add_column(header, justify="left" if header == "run" else "right")
+    for header in ("run", "costs", "requests", "e", *(f"k = {k}" for k in LENGTHS)):
+        table.add_column(header, justify="left" if header in ("run", "costs") else "right")
     for setting in settings:
         for e in EXTRA:
             cells = [_gain(setting.at(TETRIS, k, e), setting.at(FIXED, k)) for k in LENGTHS]
-            table.add_row(setting.run, str(setting.batch_size), str(e), *cells)
+            table.add_row(setting.run, setting.system, str(setting.batch_size), str(e), *cells)
     return table
 
 

@@ -35,7 +35,9 @@ RUN = head(load_runs()["ngram@T0"], 10)
 
 
 def small(**options) -> Setting:
-    return study(Replay(RUN), COSTS, **{"batch_size": 4, "num_requests": 16, "resamples": 3} | options)
+    return study(
+        Replay(RUN), COSTS, **{"system": "made", "batch_size": 4, "num_requests": 16, "resamples": 3} | options
+    )
 
 
 def test_choices_are_those_of_the_paper():
@@ -50,9 +52,9 @@ def test_choices_are_those_of_the_paper():
     assert isinstance(Choice(ORACLE, 2, 1).make(COSTS), Oracle)
     assert Choice(DSD).make(COSTS).length == 6
     assert [c.name for c in (Choice(TETRIS, 2, 1), Choice(FIXED, 3), Choice(THRESHOLD, confidence=0.3))] == [
-        "TETRIS k = 2, e = 1",
-        "fixed k = 3",
-        "threshold p = 0.3",
+        "TETRIS k=2 e=1",
+        "fixed k=3",
+        "threshold p=0.3",
     ]
 
 
@@ -109,7 +111,7 @@ def made_setting(best_e: int, percent: float, error: float, *, rates=(0.5, 0.6, 
     contrast = Contrast(of, over, percent, percent - error, percent + error)
     contrasts = dict.fromkeys(CONTRASTS, contrast)
     contrasts["dsd"] = Contrast(Choice(DSD), over, dsd[0], dsd[0] - dsd[1], dsd[0] + dsd[1])
-    return Setting("made@T0", 16, tuple(points), contrasts)
+    return Setting("made@T0", "gpu", 16, tuple(points), contrasts)
 
 
 def verdicts(*settings: Setting) -> list[str]:
@@ -122,7 +124,7 @@ def test_findings_follow_the_results():
     assert verdicts(made_setting(2, 3, 1), made_setting(3, 3, 4, rates=(0.5, 0.4, 0.6)))[:7] == ["in part"] * 7
     found = findings([made_setting(1, 2, 1), made_setting(2, 7.25, 1)])
     assert found[0].here == (
-        "up to +7.2 % (+6.2 to +8.2; made@T0, B = 16, TETRIS k = 1, e = 2 over fixed k = 1); "
+        "up to +7.2 % (+6.2 to +8.2; made@T0, gpu, B=16, TETRIS k=1 e=2 over fixed k=1); "
         "above 0 beyond chance in 2 of 2 settings"
     )
     assert found[5].here == "best in 2 of 2 settings (e = 1: 1, e = 2: 1)"
@@ -136,11 +138,13 @@ def test_findings_follow_the_results():
         (lambda: small(resamples=1), "resamples: expected 2 or more, got 1"),
         (lambda: small(batch_size=0), "batch_size: expected 1 or more, got 0"),
         (
-            lambda: study(Replay(made_run([[-1.0] * 6], [[1] * 6], [2])), COSTS, batch_size=1),
+            lambda: study(Replay(made_run([[-1.0] * 6], [[1] * 6], [2])), COSTS, system="", batch_size=1),
             "run: expected 7 drafts or more, got 6",
         ),
         (
-            lambda: study(Replay(made_run(np.zeros((0, 8)), np.zeros((0, 8)), [1])), COSTS, batch_size=1),
+            lambda: study(
+                Replay(made_run(np.zeros((0, 8)), np.zeros((0, 8)), [1])), COSTS, system="made", batch_size=1
+            ),
             "run: expected at least one position, got none",
         ),
     ],

@@ -57,7 +57,7 @@ def test_a_draft_model_records_what_the_simulator_reads(local, tmp_path):
     options = ["--out", str(out), "--max-new-tokens", "16", "--temperature", "0", "--draft", str(draft)]
     assert invoke("record", *local, *options)[0] == 0
     code, output = invoke("simulate", "--trace", str(out), "--batch-size", "2", "--requests", "9", "--resamples", "2")
-    assert code == 0 and "draft@T0, 2 requests at a time" in output
+    assert code == 0 and "draft@T0, vicuna-33b, 2 requests at a time" in output
 
 
 @pytest.mark.parametrize(("steps", "saved"), [(7, True), (1, True), (0, False)])

@@ -25,7 +25,7 @@ def small(tmp_path_factory) -> list[str]:
     """A file of two runs of a few requests, and a few requests of them."""
     path = tmp_path_factory.mktemp("traces") / "small.npz"
     traces.save(path, [head(load_runs()[name], 6) for name in ("ngram@T0", "layer-skip@T0.7")])
-    return ["--trace", str(path), "--batch-size", "4", "--requests", "8", "--resamples", "2"]
+    return ["--trace", str(path), "--batch-size", "4", "--requests", "8", "--resamples", "2", "--system", "llama-70b"]
 
 
 def test_tables(small):
@@ -33,13 +33,14 @@ def test_tables(small):
     assert code == 0
     assert max(map(len, output.splitlines())) <= 100
     flat = re.sub(r"\s+", " ", output)
-    assert "nothing measured" in flat and "2 x H100 SXM" in flat
+    assert "llama-70b: a model, nothing measured. 2 x H100 SXM" in flat
     assert "8 requests, all there from the beginning; k = 1 to 6" in flat
-    for title in ("ngram@T0, 4 requests at a time", "layer-skip@T0.7, 8 requests at a time"):
+    for title in ("ngram@T0, llama-70b, 4 requests at a time", "layer-skip@T0.7, llama-70b, 8 requests at a time"):
         assert title in output
-    for policy in ("no speculation", "fixed k = ", "DSD", "threshold p", "TETRIS k", "oracle k"):
+    for policy in ("no speculation", "fixed k=", "DSD", "threshold p", "TETRIS k", "oracle k"):
         assert len(re.findall(rf"^ *{policy}", output, re.M)) >= 4
-    assert len(re.findall(r"^ *(?:ngram|layer-skip)@T\S+ +[48] +[123] ( *[-+][\d.]*){6} *$", output, re.M)) == 12
+    gains = r"^ *(?:ngram|layer-skip)@T\S+ +llama-70b +[48] +[123] ( *[-+][\d.]*){6} *$"
+    assert len(re.findall(gains, output, re.M)) == 12
     assert "up to 5.25 % more throughput" in flat and "agrees" in flat
     assert "Drafts of layer-skip@T0.7 were drawn" in flat
 
@@ -48,8 +49,10 @@ def test_json_says_the_same(small):
     code, output = invoke(*small, "--run", "ngram@T0", "--system", "vicuna-33b", "--json")
     document = json.loads(output)
     assert code == 0 and document.keys() == {"runs", "costs", "contrasts", "settings", "findings"}
-    assert document["costs"] == [SYSTEMS["vicuna-33b"].key(4)]
-    [setting] = document["settings"]
+    keys = [SYSTEMS[name].key(4) for name in ("llama-70b", "vicuna-33b")]
+    assert [table["key"] for table in document["costs"]] == keys
+    assert [setting["system"] for setting in document["settings"]] == ["llama-70b", "vicuna-33b"]
+    setting = document["settings"][0]
     assert (setting["run"], setting["batch_size"], len(setting["points"])) == ("ngram@T0", 4, 45)
     assert setting["contrasts"].keys() == document["contrasts"].keys()
     assert document["runs"]["ngram@T0"]["drawn"] is False and len(document["findings"]) == 8
@@ -58,7 +61,8 @@ def test_json_says_the_same(small):
 def test_costs_of_a_file(small, tmp_path):
     CostTable({"device": "here"}, (1, 100), (1.0, 2.0), (0.0,) * 9).save(tmp_path / "costs.json")
     code, output = invoke(*small, "--run", "ngram@T0", "--costs", str(tmp_path / "costs.json"))
-    assert code == 0 and "Costs: measured" in output and "nothing measured" not in output
+    assert code == 0 and "costs: measured, " in output and "nothing measured" not in output
+    assert "ngram@T0, costs, 4 requests at a time" in output
 
 
 def test_theorem_2():

@@ -23,7 +23,7 @@ from tetris_decode.traces import Run
 
 BATCH_SIZES = (16, 32, 64)
 PARTIAL = Path("tetris-decode-simulate.json")
-RUNS = ("layer-skip@T0", "layer-skip@T0.7")
+RUNS = ("layer-skip@T0",)
 
 
 class SystemName(str, Enum):
@@ -46,11 +46,10 @@ def simulate(
         Path | None, typer.Option(metavar="FILE", help="Of `record`. Default: the runs that come with the package.")
     ] = None,
     system: Annotated[
-        SystemName, typer.Option(help="A model of H100 GPUs, a target and a drafter that the costs are taken from.")
-    ] = SystemName.LLAMA_70B,
-    costs: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A measured cost table in JSON instead of the model.")
+        list[SystemName] | None,
+        typer.Option(help="H100 GPUs, a target and a drafter whose costs are modelled; repeatable. Default: all."),
     ] = None,
+    costs: Annotated[Path | None, typer.Option(metavar="FILE", help="A measured cost table in JSON instead.")] = None,
     batch_size: Annotated[
         list[int] | None,
         typer.Option(metavar="B", min=1, help="Requests at a time; repeatable. Default: 16, 32, 64."),
@@ -77,12 +76,11 @@ def simulate(
         _theorem(instances, seed, as_json=as_json)
         return
     settings: list[Studied] = []
-    tables: dict[int, CostTable] = {}
+    tables: dict[tuple[str, int], CostTable] = {}
     chosen: list[Run] = []
 
     def document() -> str:
-        keys = [table.key for table in tables.values()]
-        return json.dumps(simulate_report.document(settings, chosen, keys), indent=2)
+        return json.dumps(simulate_report.document(settings, chosen, list(tables.values())), indent=2)
 
     def save() -> Path | None:
         if settings:
@@ -97,17 +95,22 @@ def simulate(
         if unknown:
             raise ValueError(f"run: expected one of {', '.join(runs)}, got {unknown[0]}")
         chosen += [runs[name] for name in names]
-        measured = CostTable.load(costs) if costs else None
+        systems = {name.value: SYSTEMS[name.value] for name in system or SystemName}
         for size in dict.fromkeys(batch_size or BATCH_SIZES):
-            tables[size] = measured or SYSTEMS[system.value].costs(size, max(r.num_drafts for r in chosen))
+            if costs:
+                tables[costs.stem, size] = CostTable.load(costs)
+            else:
+                length = max(r.num_drafts for r in chosen)
+                tables |= {(name, size): roofline.costs(size, length) for name, roofline in systems.items()}
         for recorded in chosen:
             replay = Replay(recorded)
-            for size, table in tables.items():
-                bar.update(task, description=f"simulating {recorded.name}, {size} requests at a time")
+            for (name, size), table in sorted(tables.items()):
+                bar.update(task, description=f"simulating {recorded.name}, {name}, {size} requests at a time")
                 settings.append(
                     study(
                         replay,
                         table,
+                        system=name,
                         batch_size=size,
                         num_requests=requests,
                         resamples=resamples,
@@ -119,9 +122,11 @@ def simulate(
     if as_json:
         typer.echo(document())
     else:
-        source = f"Costs: measured, {costs}." if costs else SYSTEMS[system.value].describe()
-        about = f"{requests} requests, all there from the beginning; k = {LENGTHS[0]} to {LENGTHS[-1]}. {source}"
-        console().print(simulate_report.tables(settings, chosen, about))
+        described = {name: roofline.describe() for name, roofline in systems.items()}
+        if costs:
+            described = {costs.stem: f"measured, {costs}"}
+        about = f"{requests} requests, all there from the beginning; k = {LENGTHS[0]} to {LENGTHS[-1]}. Costs:"
+        console().print(simulate_report.tables(settings, chosen, about, described))
 
 
 def _theorem(instances: int, seed: int, *, as_json: bool) -> None:
