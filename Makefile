@@ -85,7 +85,7 @@ ngrams: $(MODEL) ## make the drafter's n-gram table again, about ten minutes
 	$(LIVE) -m tetris_decode.build_ngrams python/tetris_decode/data/ngrams.npz
 
 TRACES := python/tetris_decode/data/traces.npz
-traces: $(MODEL) ## record the drafts that replay and simulate read again, about a quarter of an hour
+traces: $(MODEL) ## record the drafts that replay and simulate read again, about half an hour
 	$(LIVE) -m tetris_decode record --out $(TRACES) --drafter ngram --requests 145
 	$(LIVE) -m tetris_decode record --out $(TRACES) --drafter layer-skip --requests 64
 
