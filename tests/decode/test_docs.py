@@ -12,6 +12,7 @@ import pytest
 import torch
 from code_blocks import ROOT, blocks, check
 from tiny_laws import LENGTH, LEVEL, PROMPT, REQUESTS, exact_law, models, p_value
+from typer.main import get_command
 
 from tetris_decode import goodput, policies
 from tetris_decode.commands.app import app
@@ -106,8 +107,12 @@ def test_every_policy_is_listed():
     assert sorted(rows_of("policy")) == sorted(name for name in found if name != "Policy")
 
 
-@pytest.mark.parametrize("name", ["README.md", "DESIGN.md", "docs/decoder.md"])
-def test_commands_exist(name):
-    commands = {command.name or command.callback.__name__ for command in app.registered_commands}
-    mentioned = set(re.findall(r"`tetris-decode ([a-z-]+)", (ROOT / name).read_text(encoding="utf-8")))
-    assert mentioned - commands == set()
+def test_commands_and_their_options_exist():
+    commands = get_command(app).commands
+    documents = [ROOT / "README.md", ROOT / "DESIGN.md", *(ROOT / "docs").glob("*.md")]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in documents)
+    mentioned = re.findall(r"`tetris-decode ([a-z-]+)([^`]*)`", text)
+    assert {name for name, _ in mentioned} >= {"demo", "record", "simulate"}
+    for name, options in mentioned:
+        known = {option for parameter in commands[name].params for option in parameter.opts} | {"--help"}
+        assert set(re.findall(r"--[a-z0-9-]+", options)) <= known, name
