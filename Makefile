@@ -6,14 +6,15 @@ BIN := $(VENV)/bin
 # Two processes by default: more would fight over the cores of a small machine.
 JOBS ?= 2
 
-# Of make kernels, e.g. ARGS="'select-*-64x8' --target sm_80 --json", and of make bench-path, e.g. ARGS="--shape 64x8".
+# Of make kernels, e.g. ARGS="'select-*-64x8' --target sm_80 --json", of make bench-path, e.g. ARGS="--shape 64x8", and of
+# make bench-decode, e.g. ARGS="--batch-size 16 --temperature 0".
 ARGS ?=
 
 # One stamp for each torch that was named, so that another name installs it.
 INSTALLED := $(VENV)/.installed-$(shell printf '%s' '$(TORCH)' | cksum | cut -d ' ' -f 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo replay simulate lossless test check budgets kernels bench bench-select bench-path bench-gpu bench-decode ngrams traces \
+.PHONY: help demo replay simulate lossless test check budgets kernels bench bench-select bench-path bench-gpu bench-decode bench-generate ngrams traces \
 	test-model test-gpu clean
 
 help: ## show this
@@ -78,8 +79,11 @@ bench-path: $(INSTALLED) ## select beside the Triton peers without a GPU: execut
 bench-gpu: $(INSTALLED) ## for owners of a GPU: select and the stages over logits against their peers there; minutes
 	PYTHONPATH=.:tests $(BIN)/python -m bench.bench_gpu
 
-bench-decode: $(MODEL) ## plain decoding against transformers' generate
-	$(LIVE) bench/bench_decode.py
+bench-decode: $(MODEL) ## policies side by side on the real model: 1, 8, 16 and 32 requests, greedy and sampled; 40 minutes
+	$(LIVE) -m tetris_decode bench --out bench/results/decode.json $(ARGS)
+
+bench-generate: $(MODEL) ## plain decoding against transformers' generate, and the drafters; six minutes
+	$(LIVE) bench/bench_generate.py
 
 ngrams: $(MODEL) ## make the drafter's n-gram table again, about ten minutes
 	$(LIVE) -m tetris_decode.build_ngrams python/tetris_decode/data/ngrams.npz

@@ -1,1 +1,1 @@
-"""Benchmarks: `make bench`, `make bench-select`, `make bench-decode`, `make test-gpu`."""
+"""Benchmarks: `make bench`, `make bench-select`, `make bench-generate`, `make test-gpu`."""

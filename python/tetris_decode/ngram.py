@@ -10,7 +10,6 @@ from tetris_decode.batch import Batch
 from tetris_decode.drafting import Drafts
 from tetris_decode.ngram_table import FloatArray, IntArray, NgramTable
 
-
 # The request's own n-grams: the longest has a context of so many tokens.
 LONGEST_CONTEXT = 5
 # A request is short: what its few n-grams leave to the shorter context counts so many times as much as Witten and

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from tetris_decode.commands.bench import bench
 from tetris_decode.commands.demo import demo
 from tetris_decode.commands.lossless import lossless
 from tetris_decode.commands.record import record
@@ -19,5 +20,5 @@ def tetris_decode() -> None:
     """TETRIS draft token selection (arXiv 2502.15197) at work."""
 
 
-for command in (demo, record, replay, simulate, lossless):
+for command in (demo, bench, record, replay, simulate, lossless):
     app.command()(command)

@@ -1,4 +1,4 @@
-"""The live decoder on SmolLM2 and real prompts: `make bench-decode`.
+"""The live decoder on SmolLM2 and real prompts: `make bench-generate`.
 
 First plain decoding, without drafts, against transformers' own `generate`: the same prompts as one batch, reading
 them included. Then what each drafter is worth and costs.

@@ -1,0 +1,211 @@
+"""Lanes: policies on a live model side by side, step by step, in one process, and the ratios of their throughputs.
+
+Each policy has a lane: a decoder of its own over the same queue of prompts. Whichever lane has used the least time
+makes the next step, so that a machine that changes its speed does so for all lanes alike. A lane begins in the
+middle of texts, as a server that has been running, and its batch stays full.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from tetris_decode.batch import Batch
+from tetris_decode.decoder import Decoder, generate
+from tetris_decode.drafting import Drafter
+from tetris_decode.live import differences
+from tetris_decode.metrics import Metrics
+from tetris_decode.policies import FixedLength, Policy
+from tetris_decode.sampling import Sampling
+
+RESAMPLES = 2000
+SEED = 0
+
+
+class Ratio(NamedTuple):
+    """Of throughputs, block by block: the median, and its 95 % bootstrap interval over blocks."""
+
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """A policy at one batch size and temperature.
+
+    relative:    throughput over that of no speculation.
+    to_fixed:    throughput over that of the fixed length of 1 or more that was best here, by its own measurement.
+    texts, equal_texts: requests that this policy and no speculation both finished, and those of them with one text;
+                 none if sampled.
+    largest_gap: between the target's logits of the two tokens where texts part, relative to the larger one: near 0
+                 where rounding decides. 0 if none parts.
+    """
+
+    batch_size: int
+    temperature: float
+    policy: str
+    relative: Ratio
+    to_fixed: Ratio | None
+    metrics: Metrics
+    texts: int
+    equal_texts: int
+    largest_gap: float
+
+
+class Queue(NamedTuple):
+    """Requests in order: prompts and the most tokens of each, the first ones cut into the middle of their texts."""
+
+    prompts: list[list[int]]
+    max_new_tokens: list[int]
+
+    @classmethod
+    def running(
+        cls,
+        model: PreTrainedModel,
+        prompts: Sequence[Sequence[int]],
+        length: int,
+        max_new_tokens: int,
+        *,
+        batch_size: int,
+        temperature: float,
+        eos_token_ids: Sequence[int],
+    ) -> Queue:
+        """`length` requests, `prompts` over and over; the first batch is at 0, 1 / B, 2 / B, ... of its texts."""
+        first = [list(prompts[i % len(prompts)]) for i in range(batch_size)]
+        texts = generate(model, first, max_new_tokens, temperature=temperature, eos_token_id=eos_token_ids).outputs
+        said = [len(text) * i // batch_size for i, text in enumerate(texts)]
+        begun = [prompt + text[:n] for prompt, text, n in zip(first, texts, said, strict=True)]
+        rest = [list(prompts[i % len(prompts)]) for i in range(batch_size, length)]
+        return cls(begun + rest, [max_new_tokens - n for n in said] + [max_new_tokens] * len(rest))
+
+
+class Lane:
+    """A policy's decoder, and what it did block by block. `seconds`: of the steps in the block so far."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        model: PreTrainedModel,
+        queue: Queue,
+        drafter: Drafter,
+        *,
+        batch_size: int,
+        temperature: float,
+        eos_token_ids: Sequence[int],
+    ) -> None:
+        self.policy = policy
+        batch = Batch(
+            queue.prompts,
+            queue.max_new_tokens,
+            num_rows=batch_size,
+            eos_token_ids=eos_token_ids,
+            num_drafts=policy.length,
+            sampling=Sampling(len(queue.prompts), temperature=temperature, device=model.device),
+            device=model.device,
+        )
+        # A drafting model has a cache of one batch.
+        self.decoder = Decoder(model, batch, copy.copy(drafter), policy)
+        self.begin()
+
+    def begin(self) -> None:
+        """What was before does not count."""
+        self._blocks: list[int] = []
+        self.end_block()
+
+    def step(self) -> None:
+        self.seconds += self.decoder.step().seconds
+
+    def end_block(self) -> None:
+        self._blocks.append(len(self.decoder.steps))
+        self.seconds = 0.0
+
+    @property
+    def throughputs(self) -> NDArray[np.float64]:
+        """[blocks] tokens per second."""
+        pieces = zip(self._blocks, self._blocks[1:], strict=False)
+        blocks = [self.decoder.steps[start:end] for start, end in pieces]
+        return np.array([sum(s.emitted for s in block) / sum(s.seconds for s in block) for block in blocks])
+
+    @property
+    def metrics(self) -> Metrics:
+        """Of all blocks, and of the requests that ended in them; of those that run if none did."""
+        generation = self.decoder.generation()
+        running = set(self.decoder.batch.requests)
+        ended = [times for request, times in enumerate(generation.requests) if request not in running]
+        return Metrics.of(generation.steps[self._blocks[0] : self._blocks[-1]], ended or generation.requests)
+
+    @property
+    def texts(self) -> dict[int, list[int]]:
+        """What the requests that ended said."""
+        running = set(self.decoder.batch.requests)
+        return {i: text for i, text in enumerate(self.decoder.generation().outputs) if i not in running}
+
+
+def run_lanes(
+    lanes: Sequence[Lane], *, blocks: int, block_seconds: float, on_block: Callable[[], None] | None = None
+) -> None:
+    """All lanes for `blocks` blocks of `block_seconds` of each lane's own time.
+
+    Raises:
+        ValueError: the queue was too short to keep the batches full.
+    """
+    for _ in range(2):
+        # The first steps of a lane allocate.
+        for lane in lanes:
+            lane.step()
+    for lane in lanes:
+        lane.begin()
+    for _ in range(blocks):
+        while (lane := min(lanes, key=lambda lane: lane.seconds)).seconds < block_seconds:
+            lane.step()
+            if not lane.decoder.batch.num_waiting:
+                raise ValueError(f"queue: expected requests for {blocks} blocks of {block_seconds:g} s, got too few")
+        for lane in lanes:
+            lane.end_block()
+        if on_block:
+            on_block()
+
+
+def rows(
+    lanes: dict[str, Lane], model: PreTrainedModel, queue: Queue, *, batch_size: int, temperature: float
+) -> list[Row]:
+    """What the lanes measured; the first one is no speculation."""
+    plain, *_ = lanes.values()
+    fixed = [lane for lane in lanes.values() if isinstance(lane.policy, FixedLength) and lane.policy.length > 0]
+    best = max(fixed, key=lambda lane: float(np.median(lane.throughputs)), default=None)
+    found = []
+    for name, lane in lanes.items():
+        ours, theirs = lane.texts, plain.texts
+        both = [] if temperature else [request for request in ours if request in theirs]
+        different = differences(
+            model, [queue.prompts[i] for i in both], [theirs[i] for i in both], [ours[i] for i in both]
+        )
+        found.append(
+            Row(
+                batch_size=batch_size,
+                temperature=temperature,
+                policy=name,
+                relative=ratio(lane.throughputs, plain.throughputs),
+                to_fixed=None if best is None else ratio(lane.throughputs, best.throughputs),
+                metrics=lane.metrics,
+                texts=len(both),
+                equal_texts=len(both) - len(different),
+                largest_gap=max((abs(d.logit_gap / d.logit) for d in different), default=0.0),
+            )
+        )
+    return found
+
+
+def ratio(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> Ratio:
+    """Paired by block."""
+    ratios = ours / theirs
+    drawn = np.random.default_rng(SEED).integers(len(ratios), size=(RESAMPLES, len(ratios)))
+    low, high = np.quantile(np.median(ratios[drawn], axis=1), (0.025, 0.975))
+    return Ratio(float(np.median(ratios)), float(low), float(high))

@@ -1,0 +1,142 @@
+"""`tetris-decode bench`: which policies are measured, at which batch sizes and temperatures, by which costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from transformers import PreTrainedModel
+
+from tetris_decode.bench import Lane, Queue, Row, rows, run_lanes
+from tetris_decode.costs import CostTable
+from tetris_decode.drafting import Drafter
+from tetris_decode.goodput import Dsd
+from tetris_decode.policies import NO_SPECULATION, FixedLength, Policy, Tetris, Threshold
+from tetris_decode.profiling import measure_costs
+from tetris_decode.simulate import Replay, make_queue, simulate
+
+NO_SPECULATION_NAME = "no speculation"
+FIXED_LENGTHS = (1, 2, 3, 4)
+BUDGETS = (0.5, 1.0, 2.0)
+# Budgets of which the simulator chooses one; 0 is no speculation.
+PLANNED = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
+CONFIDENCE = 0.4  # the default of transformers' assisted generation
+DSD_LENGTH = 6
+SIMULATED_REQUESTS = 256
+
+
+@dataclass(frozen=True)
+class Settings:
+    """batch_sizes, temperatures: each with each.
+
+    max_new_tokens:        of a request.
+    num_drafts:            made for TETRIS and the threshold to choose from.
+    longest_prompt:        in tokens; longer ones are left out.
+    blocks, block_seconds: of each policy's own time.
+    """
+
+    batch_sizes: tuple[int, ...] = (1, 8, 16, 32)
+    temperatures: tuple[float, ...] = (0.0, 0.7)
+    max_new_tokens: int = 96
+    num_drafts: int = 8
+    longest_prompt: int = 256
+    blocks: int = 10
+    block_seconds: float = 1.5
+
+
+@dataclass(frozen=True)
+class Case:
+    """One batch size and temperature: what was measured, and the costs that policies went by.
+
+    planned: drafts verified per request and step of "TETRIS, planned"; None if there was nothing to plan with.
+    """
+
+    rows: list[Row]
+    costs: CostTable
+    planned: float | None
+
+
+def run(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    eos_token_ids: Sequence[int],
+    drafter: Drafter,
+    settings: Settings,
+    *,
+    recorded: Callable[[float], Replay | None],
+    on_block: Callable[[str], None],
+) -> Iterator[Case]:
+    """Measure case by case.
+
+    Args:
+        prompts: token ids; each lane goes over them as often as it needs.
+        recorded: this drafter's recorded drafts at a temperature, to plan a budget with; None if there are none.
+        on_block: called with what was done.
+    """
+    for batch_size in settings.batch_sizes:
+        for temperature in settings.temperatures:
+            title = f"{batch_size} requests, temperature {temperature:g}"
+            first = [prompts[i % len(prompts)] for i in range(batch_size)]
+            costs = measure_costs(model, first, drafter, length=settings.num_drafts, temperature=temperature)
+            on_block(f"{title}: costs")
+            replay = recorded(temperature)
+            planned = None if replay is None else plan(replay, costs, batch_size, settings.num_drafts)
+            policies = make_policies(costs, batch_size, settings.num_drafts, planned)
+            queue = Queue.running(
+                model,
+                prompts,
+                # More than the fastest lane can finish: a token of every request in 2 ms.
+                batch_size + int(settings.blocks * settings.block_seconds * 500),
+                settings.max_new_tokens,
+                batch_size=batch_size,
+                temperature=temperature,
+                eos_token_ids=eos_token_ids,
+            )
+            on_block(f"{title}: first texts")
+            lanes = {
+                name: Lane(
+                    policy,
+                    model,
+                    queue,
+                    drafter,
+                    batch_size=batch_size,
+                    temperature=temperature,
+                    eos_token_ids=eos_token_ids,
+                )
+                for name, policy in policies.items()
+            }
+            run_lanes(
+                list(lanes.values()),
+                blocks=settings.blocks,
+                block_seconds=settings.block_seconds,
+                on_block=partial(on_block, title),
+            )
+            measured = rows(lanes, model, queue, batch_size=batch_size, temperature=temperature)
+            yield Case(measured, costs, planned)
+
+
+def make_policies(costs: CostTable, batch_size: int, num_drafts: int, planned: float | None) -> dict[str, Policy]:
+    """Plain decoding first. Budgets that are no draft at all in this batch are left out."""
+    policies: dict[str, Policy] = {NO_SPECULATION_NAME: NO_SPECULATION}
+    policies |= {f"fixed k = {k}": FixedLength(k) for k in FIXED_LENGTHS}
+    policies["DSD"] = Dsd(costs, DSD_LENGTH)
+    policies[f"threshold {CONFIDENCE:g}"] = Threshold(CONFIDENCE, num_drafts)
+    budgets = [budget for budget in BUDGETS if round(budget * batch_size)]
+    policies |= {f"TETRIS {budget:g}": Tetris(budget, num_drafts) for budget in budgets}
+    if planned is not None:
+        policies["TETRIS, planned"] = Tetris(planned, num_drafts)
+    return policies
+
+
+def plan(replay: Replay, costs: CostTable, batch_size: int, num_drafts: int) -> float:
+    """The drafts per request, 0 included, with the highest throughput in the simulator, by these costs."""
+    queue = make_queue(replay.run.num_requests, max(SIMULATED_REQUESTS, 2 * batch_size), seed=0)
+    throughputs = {
+        budget: simulate(
+            replay, Tetris(budget, num_drafts), costs, batch_size=batch_size, queue=queue
+        ).metrics.throughput
+        for budget in PLANNED
+        if budget == 0 or round(budget * batch_size)
+    }
+    return max(throughputs, key=lambda budget: throughputs[budget])

@@ -1,0 +1,116 @@
+"""`tetris-decode bench`: its policies, the planned budget, and the command on a tiny model."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from local_models import save
+from test_cli import invoke
+from tiny_models import noisy_copy, random_prompts, target
+
+from tetris_decode import bench_suite
+from tetris_decode.bench_suite import Settings, make_policies, plan
+from tetris_decode.costs import CostTable
+from tetris_decode.draft_model import ModelDrafter
+from tetris_decode.policies import Tetris
+from tetris_decode.profiling import measure_costs
+from tetris_decode.record import record
+from tetris_decode.simulate import Replay
+
+PROMPTS = random_prompts(5, 1, 9, 20, 3)
+
+
+def costs(per_token: float, length: int = 8) -> CostTable:
+    """1 ms, and so much for each token; drafts are free."""
+    return CostTable({}, (1, 101), (1e-3, 1e-3 + 100 * per_token), (0.0,) * (length + 1))
+
+
+@pytest.fixture(scope="module")
+def replay() -> Replay:
+    return Replay(record(target(), PROMPTS, 24, ModelDrafter(noisy_copy())))
+
+
+@pytest.mark.parametrize(("per_token", "expected"), [(0.0, 3.0), (1.0, 0.0)])
+def test_the_planned_budget_follows_the_costs(replay, per_token, expected):
+    """All that may help if it is free; nothing if each token costs as much as a step."""
+    assert plan(replay, costs(per_token), 4, 8) == expected
+
+
+def test_policies_of_a_small_batch_leave_out_what_is_no_draft():
+    names = make_policies(costs(0.0), 1, 8, planned=None)
+    assert "TETRIS 0.5" not in names and "TETRIS 1" in names and "TETRIS, planned" not in names
+    planned = make_policies(costs(0.0), 16, 8, planned=0.75)["TETRIS, planned"]
+    assert planned == Tetris(0.75, 8)
+
+
+def test_measured_costs():
+    table = measure_costs(target(), PROMPTS, ModelDrafter(noisy_copy()), length=3, steps=2, key={"model": "tiny"})
+    assert table.tokens == (5, 10, 15, 20) and table.key == {"model": "tiny"}
+    assert table.seconds[0] > 0 and table.draft_seconds[0] == 0
+    assert 0 < table.draft_seconds[1] < table.draft_seconds[3], "a forward for each draft"
+
+
+def test_every_case_is_measured(replay):
+    settings = Settings(batch_sizes=(1, 3), temperatures=(0.0, 0.7), max_new_tokens=8, blocks=2, block_seconds=0.02)
+    asked, titles = [], []
+
+    def recorded(temperature: float) -> Replay | None:
+        asked.append(temperature)
+        return None if temperature else replay
+
+    cases = list(
+        bench_suite.run(
+            target(), PROMPTS, (), ModelDrafter(noisy_copy()), settings, recorded=recorded, on_block=titles.append
+        )
+    )
+    assert [(case.rows[0].batch_size, case.rows[0].temperature) for case in cases] == [
+        (1, 0.0),
+        (1, 0.7),
+        (3, 0.0),
+        (3, 0.7),
+    ]
+    assert asked == [0.0, 0.7] * 2 and len(titles) == 4 * (settings.blocks + 2)
+    for case in cases:
+        greedy = case.rows[0].temperature == 0
+        assert (case.planned is not None) == greedy
+        assert ("TETRIS, planned" in [row.policy for row in case.rows]) == greedy
+        assert all(row.equal_texts == row.texts for row in case.rows), "float32"
+        assert case.rows[0].policy == "no speculation" and case.rows[0].relative.median == 1
+
+
+SMALL = ["--max-new-tokens", "6", "--blocks", "2", "--block-seconds", "0.02", "--dtype", "float32"]
+
+
+def test_the_command(tmp_path):
+    model = save(tmp_path / "model")
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "a b c"}\n{"prompt": "c b"}\n')
+    out = tmp_path / "bench.json"
+    arguments = ["bench", "--model", str(model), "--prompts", str(prompts), "--out", str(out), *SMALL]
+    code, output = invoke(*arguments, "--batch-size", "2", "--temperature", "0")
+    assert code == 0, output
+    assert "2 requests at a time, greedy:" in output and max(map(len, output.splitlines())) <= 140
+    document = json.loads(out.read_text())
+    assert [row["policy"] for row in document["rows"]][:2] == ["no speculation", "fixed k = 1"]
+    for row in document["rows"]:
+        assert set(row["relative"]) == {"median", "low", "high"}
+        assert row["metrics"]["throughput"] > 0
+        assert row["policy"] in output
+    [measured] = document["costs"]
+    assert measured["tokens"] == [2 * k for k in range(1, 10)] and measured["planned"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--longest-prompt", "1"], "prompts: expected some of at most 1 tokens, got none"),
+        (["--out", "/nowhere/bench.json"], "out: expected a file in a directory that exists, got /nowhere/bench.json"),
+    ],
+)
+def test_wrong_input(tmp_path, arguments, text):
+    model = save(tmp_path / "model")
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "a b c"}\n')
+    code, output = invoke("bench", "--model", str(model), "--prompts", str(prompts), *SMALL, *arguments)
+    assert code == 2 and text in " ".join(output.split())
