@@ -14,7 +14,7 @@ ARGS ?=
 INSTALLED := $(VENV)/.installed-$(shell printf '%s' '$(TORCH)' | cksum | cut -d ' ' -f 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo replay simulate lossless test check budgets kernels bench bench-select bench-path bench-gpu bench-decode bench-generate ngrams traces \
+.PHONY: help demo replay simulate lossless test check budgets kernels bench bench-select bench-path bench-gpu bench-decode bench-generate ngrams traces pictures \
 	test-model test-gpu clean
 
 help: ## show this
@@ -92,6 +92,11 @@ TRACES := python/tetris_decode/data/traces.npz
 traces: $(MODEL) ## record the drafts that replay and simulate read again, about half an hour
 	$(LIVE) -m tetris_decode record --out $(TRACES) --drafter ngram --requests 145
 	$(LIVE) -m tetris_decode record --out $(TRACES) --drafter layer-skip --requests 64
+
+pictures: $(MODEL) ## draw the pictures of README and docs again, from the recorded drafts
+	$(LIVE) -m tetris_decode plot allocation --out docs/pictures/allocation.png
+	$(LIVE) -m tetris_decode plot budget --out docs/pictures/budget.png
+	$(LIVE) -m tetris_decode plot reliability --out docs/pictures/reliability.png
 
 test-model: $(MODEL) ## tests on the real model, a few minutes
 	TETRIS_TEST_MODEL=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests/decode/test_smollm2.py

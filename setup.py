@@ -13,7 +13,7 @@ def version() -> str:
     raise RuntimeError("tetris_kernels/__init__.py has no __version__")
 
 
-DECODE = ["accelerate>=1", "gguf>=0.10", "rich>=13", "transformers>=5.23", "typer>=0.12"]
+DECODE = ["accelerate>=1", "gguf>=0.10", "matplotlib>=3.8", "rich>=13", "transformers>=5.23", "typer>=0.12"]
 TEST = ["hypothesis>=6", "numpy>=2", "pytest>=8", "pytest-benchmark>=4", "pytest-xdist>=3", *DECODE]
 
 setup(
@@ -41,7 +41,7 @@ setup(
     extras_require={
         "decode": DECODE,
         "test": TEST,
-        "dev": [*TEST, "build>=1", "matplotlib>=3.8", "mypy>=1.15", "ruff>=0.11", "setuptools>=77", "wheel"],
+        "dev": [*TEST, "build>=1", "mypy>=1.15", "ruff>=0.11", "setuptools>=77", "wheel"],
     },
     entry_points={"console_scripts": ["tetris-decode = tetris_decode.__main__:main"]},
     keywords=["speculative decoding", "LLM inference", "Triton", "draft token selection", "TETRIS"],

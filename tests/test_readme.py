@@ -51,6 +51,12 @@ def test_times_on_a_gpu_are_those_of_the_results():
             assert len(times) == 15 and f"{median(times):.1f}" == microseconds, (way, size)
 
 
+def test_pictures_and_files_that_are_linked_exist():
+    linked = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+    assert len(linked) >= 6
+    assert [path for path in linked if not (ROOT / path).is_file()] == []
+
+
 def test_commands_exist():
     makefile = (ROOT / "Makefile").read_text()
     for target in set(re.findall(r"(?:^|`)make ([a-z-]+)", README, re.MULTILINE)):

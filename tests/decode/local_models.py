@@ -8,6 +8,10 @@ from pathlib import Path
 from tiny_models import VOCAB_SIZE, target
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils import logging
+
+# As the program does, by a variable that is read too early for tests that run its commands in their own process.
+logging.disable_progress_bar()
 
 TEXT = "the target verifies what the drafter drafts, and the batch has one budget for all of its requests: 0123456789"
 CHAT_TEMPLATE = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + ' ' }}{% endfor %}the "

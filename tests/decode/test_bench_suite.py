@@ -99,6 +99,8 @@ def test_the_command(tmp_path):
         assert row["policy"] in output
     [measured] = document["costs"]
     assert measured["tokens"] == [2 * k for k in range(1, 10)] and measured["planned"] is None
+    assert invoke("plot", "throughput", str(out), "--out", str(tmp_path / "bench.png")) == (0, "")
+    assert (tmp_path / "bench.png").exists()
 
 
 @pytest.mark.parametrize(

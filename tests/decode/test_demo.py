@@ -54,7 +54,7 @@ def local(tmp_path_factory) -> list[str]:
 def document_of(*arguments: str) -> dict:
     code, output = invoke("demo", *arguments, "--json")
     assert code == 0, output
-    return json.loads(output[output.index("{") :])
+    return json.loads(output)
 
 
 @pytest.mark.parametrize("drafter", ["ngram", "own-ngram", "layer-skip"])

@@ -96,7 +96,7 @@ def test_interrupted(small, tmp_path, monkeypatch, complete):
 
 def test_a_file_that_is_not_there():
     code, output = invoke("--trace", "nowhere.npz")
-    assert code == 1 and "No such file or directory: 'nowhere.npz'" in output
+    assert code == 2 and "No such file or directory: 'nowhere.npz'" in output
 
 
 @pytest.mark.parametrize(

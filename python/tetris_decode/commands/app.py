@@ -7,6 +7,7 @@ import typer
 from tetris_decode.commands.bench import bench
 from tetris_decode.commands.demo import demo
 from tetris_decode.commands.lossless import lossless
+from tetris_decode.commands.plot import plot
 from tetris_decode.commands.record import record
 from tetris_decode.commands.replay import replay
 from tetris_decode.commands.simulate import simulate
@@ -22,3 +23,4 @@ def tetris_decode() -> None:
 
 for command in (demo, bench, record, replay, simulate, lossless):
     app.command()(command)
+app.add_typer(plot, name="plot")

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from tetris_decode.commands import options
-from tetris_decode.commands.console import errors_in_a_sentence, partial_results, progress
+from tetris_decode.commands.console import check_out, errors_in_a_sentence, partial_results, progress
 
 WIDTH = 140
 PARTIAL = Path("tetris-decode-bench.json")
@@ -45,7 +45,7 @@ def bench(
     ] = PARTIAL,
     as_json: options.AsJson = False,
 ) -> None:
-    """Measure the throughput of policies on a live model, side by side in one process.
+    """Measure policies live, side by side in one process.
 
     No speculation, fixed lengths, DSD, a confidence threshold, TETRIS; batches that stay full. With SmolLM2 on a CPU
     about five minutes for each batch size and temperature. Ctrl-C leaves the complete ones.
@@ -61,16 +61,12 @@ def bench(
     with partial_results(save), errors_in_a_sentence(), progress() as bar:
         task = bar.add_task("loading", total=None)
         # Not at the top: transformers takes seconds to import, and other commands do without it.
-        from transformers.utils import logging
-
         from tetris_decode import bench_report, bench_suite, traces
         from tetris_decode.bench_suite import Case, Settings
         from tetris_decode.inputs import Options, load_inputs
         from tetris_decode.machine import machine
         from tetris_decode.simulate import Replay
 
-        if bar.disable:
-            logging.disable_progress_bar()
         settings = Settings(
             batch_sizes=tuple(dict.fromkeys(batch_size or Settings.batch_sizes)),
             temperatures=tuple(dict.fromkeys(Settings.temperatures if temperature is None else temperature)),
@@ -80,8 +76,7 @@ def bench(
             blocks=blocks,
             block_seconds=block_seconds,
         )
-        if not out.absolute().parent.is_dir():
-            raise ValueError(f"out: expected a file in a directory that exists, got {out}")
+        check_out(out)
         inputs = load_inputs(
             Options(
                 model=model,

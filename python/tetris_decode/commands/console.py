@@ -10,8 +10,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from tetris_decode.wheels import NotInstalledError
+
 WIDTH = 100
-WRONG_INPUT = 2
+NOT_INSTALLED, WRONG_INPUT = 1, 2
 # What a shell says of a process that ended by SIGINT.
 INTERRUPTED = 130
 
@@ -34,12 +36,18 @@ def progress() -> Progress:
 
 @contextmanager
 def errors_in_a_sentence() -> Iterator[None]:
-    """A ValueError is wrong input, status 2; a FileNotFoundError something that is not installed, status 1."""
+    """Wrong input or a file that cannot be read or written is status 2, something that is not installed status 1."""
     try:
         yield
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         typer.echo(str(error), err=True)
-        raise typer.Exit(1 if isinstance(error, FileNotFoundError) else WRONG_INPUT) from None
+        raise typer.Exit(NOT_INSTALLED if isinstance(error, NotInstalledError) else WRONG_INPUT) from None
+
+
+def check_out(out: Path) -> None:
+    """Before long work: ValueError unless `out` can be a file."""
+    if out.is_dir() or not out.absolute().parent.is_dir():
+        raise ValueError(f"out: expected a file in a directory that exists, got {out}")
 
 
 @contextmanager

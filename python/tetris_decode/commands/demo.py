@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tetris_decode.commands import options
-from tetris_decode.commands.console import console, errors_in_a_sentence, partial_results, progress
+from tetris_decode.commands.console import check_out, console, errors_in_a_sentence, partial_results, progress
 
 PARTIAL = Path("tetris-decode-demo.json")
 
@@ -34,7 +34,7 @@ def demo(
     ] = PARTIAL,
     as_json: options.AsJson = False,
 ) -> None:
-    """Decode real prompts with a real model: no speculation, a fixed length, TETRIS.
+    """Decode prompts live: no speculation, a fixed length, TETRIS.
 
     Live: with SmolLM2 on a CPU about two minutes. The default model and prompts are those that `make demo` installs.
     """
@@ -47,6 +47,7 @@ def demo(
         return out
 
     with partial_results(save), errors_in_a_sentence(), progress() as bar:
+        check_out(out)
         task = bar.add_task("loading", total=None)
         # Not at the top: transformers takes seconds to import, and the other commands do without it.
         from tetris_decode import live_report

@@ -18,7 +18,7 @@ def lossless(
     seed: Annotated[int, typer.Option(metavar="S", min=0, help="Of all random numbers.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Show which ways of selecting keep the target's distribution.
+    """Show which ways of selecting keep the target's law.
 
     Runs score, select, pack and accept on Markov chains, whose law is known: a few minutes, no model, no GPU. Fails
     unless the lossless ways fit the law and the biased one does not.

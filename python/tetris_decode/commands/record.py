@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tetris_decode.commands import options
-from tetris_decode.commands.console import errors_in_a_sentence, partial_results, progress
+from tetris_decode.commands.console import check_out, errors_in_a_sentence, partial_results, progress
 
 
 def record(
@@ -27,10 +27,10 @@ def record(
     dtype: options.Dtype = options.DtypeName.BFLOAT16,
     device: options.Device = "cpu",
 ) -> None:
-    """Record drafts and their acceptance at every position of real texts, for replay and simulate.
+    """Record drafts and their acceptance, at every position.
 
-    Live: with SmolLM2 on a CPU some minutes for each run. Runs are named drafter@temperature, and one of the same name
-    is replaced. Ctrl-C leaves what was recorded by then.
+    For replay, simulate and plot. Live: with SmolLM2 on a CPU some minutes for each run. Runs are named
+    drafter@temperature, and one of the same name is replaced. Ctrl-C leaves what was recorded by then.
     """
     recorder: Recorder | None = None
 
@@ -52,8 +52,7 @@ def record(
         from tetris_decode.machine import versions
         from tetris_decode.record import Recorder
 
-        if not out.absolute().parent.is_dir():
-            raise ValueError(f"out: expected a file in a directory that exists, got {out}")
+        check_out(out)
         runs = traces.load(out) if out.exists() else {}
         inputs = load_inputs(
             Options(

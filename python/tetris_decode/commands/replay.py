@@ -9,10 +9,11 @@ from typing import Annotated
 import typer
 
 from tetris_decode import replay_report
-from tetris_decode.commands.console import console
+from tetris_decode.commands import options, recorded
+from tetris_decode.commands.console import console, errors_in_a_sentence
+from tetris_decode.commands.recorded import recorded_runs
 from tetris_decode.replay import compare
 from tetris_decode.simulate import Replay
-from tetris_decode.traces import load_runs
 
 BATCH_SIZES = (8, 16, 32)
 DRAFTS_PER_REQUEST = (0.5, 1.0, 2.0, 3.0, 4.0)
@@ -35,35 +36,26 @@ def replay(
         int,
         typer.Option(metavar="E", help="Drafts beyond k that TETRIS may choose from; 8 offers all that were recorded."),
     ] = 2,
-    run: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="A recorded run; repeatable. Default: all.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    trace: recorded.Trace = None,
+    run: recorded.Names = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Compare TETRIS with a fixed draft length.
 
     Replays recorded drafts: a few seconds, no model, no GPU.
     """
-    runs = load_runs()
-    unknown = [name for name in run or () if name not in runs]
-    if unknown:
-        raise typer.BadParameter(f"run: expected one of {', '.join(runs)}, got {unknown[0]}")
-
-    names = list(dict.fromkeys(run or runs))
-    replays = {name: Replay(runs[name]) for name in names}
-    try:
+    with errors_in_a_sentence():
+        runs = recorded_runs(trace, run)
         comparisons = [
-            compare(replays[name], batch_size=size, drafts_per_request=k, extra=extra)
-            for name in names
+            compare(replay, batch_size=size, drafts_per_request=k, extra=extra)
+            for replay in map(Replay, runs)
             for size in dict.fromkeys(batch_size or BATCH_SIZES)
             for k in dict.fromkeys(drafts_per_request or DRAFTS_PER_REQUEST)
         ]
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
 
     if as_json:
-        about = {name: dict(runs[name].about) for name in names}
+        about = {run.name: dict(run.about) for run in runs}
         document = {"runs": about, "extra": extra, "comparisons": [asdict(c) for c in comparisons]}
         typer.echo(json.dumps(document, indent=2))
     else:
-        console().print(replay_report.tables(comparisons, [runs[name] for name in names], extra))
+        console().print(replay_report.tables(comparisons, runs, extra))

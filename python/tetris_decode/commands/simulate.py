@@ -10,9 +10,10 @@ from typing import Annotated
 
 import typer
 
-from tetris_decode import simulate_report, traces
-from tetris_decode.commands import options
+from tetris_decode import simulate_report
+from tetris_decode.commands import options, recorded
 from tetris_decode.commands.console import console, errors_in_a_sentence, partial_results, progress
+from tetris_decode.commands.recorded import recorded_runs
 from tetris_decode.costs import CostTable
 from tetris_decode.optimality import OBJECTIVES, READINGS, Setting, experiment
 from tetris_decode.paper import LENGTHS, study
@@ -42,9 +43,7 @@ def simulate(
             help=f"A recorded run; repeatable. Default: {', '.join(RUNS)}, or all of a file of your own.",
         ),
     ] = None,
-    trace: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Of `record`. Default: the runs that come with the package.")
-    ] = None,
+    trace: recorded.Trace = None,
     system: Annotated[
         list[SystemName] | None,
         typer.Option(help="H100 GPUs, a target and a drafter whose costs are modelled; repeatable. Default: all."),
@@ -68,9 +67,10 @@ def simulate(
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where Ctrl-C leaves what is complete, as JSON.")] = PARTIAL,
     as_json: options.AsJson = False,
 ) -> None:
-    """Simulate the paper's comparison of TETRIS, fixed lengths and DSD on recorded drafts.
+    """Simulate the paper's comparison on recorded drafts.
 
-    Minutes, no model, no GPU. Times are those of a cost table: modelled ones are no measurement.
+    TETRIS, fixed lengths, DSD and others. Minutes, no model, no GPU. Times are those of a cost table: modelled ones are
+    no measurement.
     """
     if theorem_2:
         _theorem(instances, seed, as_json=as_json)
@@ -89,12 +89,7 @@ def simulate(
 
     with partial_results(save), errors_in_a_sentence(), progress() as bar:
         task = bar.add_task("simulating", total=None)
-        runs = traces.load(trace) if trace else traces.load_runs()
-        names = dict.fromkeys(run or (runs if trace else RUNS))
-        unknown = [name for name in names if name not in runs]
-        if unknown:
-            raise ValueError(f"run: expected one of {', '.join(runs)}, got {unknown[0]}")
-        chosen += [runs[name] for name in names]
+        chosen += recorded_runs(trace, run or (None if trace else RUNS))
         systems = {name.value: SYSTEMS[name.value] for name in system or SystemName}
         for size in dict.fromkeys(batch_size or BATCH_SIZES):
             if costs:
@@ -102,10 +97,10 @@ def simulate(
             else:
                 length = max(r.num_drafts for r in chosen)
                 tables |= {(name, size): roofline.costs(size, length) for name, roofline in systems.items()}
-        for recorded in chosen:
-            replay = Replay(recorded)
+        for of in chosen:
+            replay = Replay(of)
             for (name, size), table in sorted(tables.items()):
-                bar.update(task, description=f"simulating {recorded.name}, {name}, {size} requests at a time")
+                bar.update(task, description=f"simulating {of.name}, {name}, {size} requests at a time")
                 settings.append(
                     study(
                         replay,
