@@ -3,8 +3,8 @@
 The tokens that `tetris_kernels.pack` lays out, any number from each request, go through the model as one
 sequence [1, T], so projections and MLPs compute nothing for padding. Only attention has to know which token is
 whose: transformers calls a registered function for it and hands it the keyword arguments of the model's forward.
-Ours writes keys and values to a preallocated cache, pads the queries and attends once, or twice where a few
-requests have many tokens.
+Ours writes keys and values to a preallocated cache and attends: once for all requests, with padded queries, and
+alone for those that have many tokens.
 
 https://huggingface.co/docs/transformers/attention_interface
 """
@@ -147,7 +147,7 @@ def _check(model: PreTrainedModel) -> None:
 
 
 class KVCache:
-    """Keys and values by layer, [N, max_len, heads, head_dim], allocated when a layer first writes.
+    """Keys and values by layer, [N, heads, max_len, head_dim], allocated when a layer first writes.
 
     Slots start as zeros, and stale ones keep what a token left there: values of a size that a model makes, which
     the mask keeps out.
@@ -158,77 +158,83 @@ class KVCache:
         self.max_len = max_len
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}
 
+    def slots(self, request: Tensor, position: Tensor, heads: int) -> Tensor:
+        """[heads * T] int64: where each head of the tokens is in a layer, as rows of head_dim."""
+        head = torch.arange(heads, device=request.device)[:, None]
+        return ((request * heads + head) * self.max_len + position).flatten()
+
     def write(self, layer: int, slots: Tensor, key: Tensor, value: Tensor) -> None:
-        """Write [T, heads, head_dim] at `slots` [T]."""
+        """Write [heads, T, head_dim] at `slots` [heads * T]."""
         if layer not in self.layers:
-            size = self.num_requests, self.max_len
-            self.layers[layer] = (key.new_zeros(*size, *key.shape[1:]), value.new_zeros(*size, *value.shape[1:]))
-        keys, values = self.layers[layer]
-        keys.flatten(0, 1).index_copy_(0, slots, key)
-        values.flatten(0, 1).index_copy_(0, slots, value)
+            size = self.num_requests, key.shape[0], self.max_len
+            self.layers[layer] = (key.new_zeros(*size, key.shape[2]), value.new_zeros(*size, value.shape[2]))
+        for stored, new in zip(self.layers[layer], (key, value), strict=True):
+            stored.flatten(0, 2).index_copy_(0, slots, new.flatten(0, 1))
 
     def read(self, layer: int, part: Part) -> tuple[Tensor, Tensor]:
-        """Keys and values of a part's requests, [n, heads, context, head_dim]: views if these are all."""
-        keys, values = (kind[:, : part.context] for kind in self.layers[layer])
-        if part.rows is not None:
-            keys, values = keys.index_select(0, part.rows), values.index_select(0, part.rows)
-        return keys.transpose(1, 2), values.transpose(1, 2)
+        """Keys and values of a part's requests, [n, heads, context, head_dim], as views."""
+        rows = slice(None) if part.row is None else slice(part.row, part.row + 1)
+        keys, values = self.layers[layer]
+        return keys[rows, :, : part.context], values[rows, :, : part.context]
 
 
 class PackedAttention:
     """What the layers of one forward share.
 
     Queries of a part are padded to [n, L], and query heads that share a key head become further queries of it, so
-    that no key is read or copied twice. Both at once is one gather of rows of head_dim, and undoing it another.
+    that no key is read twice or copied. Both at once is one gather of rows of head_dim, and undoing it another.
     """
 
     def __init__(self, cache: KVCache, ragged: Ragged) -> None:
         self.cache = cache
         self.ragged = ragged
         self.calls = 0
-        self._cache_slots = ragged.request * cache.max_len + ragged.position
         self._layouts: dict[tuple[int, int], Layout] = {}
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
-        """query [T, heads, head_dim], key and value [T, kv_heads, head_dim] -> [T, heads, head_dim]."""
+        """query [heads, T, head_dim], key and value [kv_heads, T, head_dim] -> [T, heads, head_dim]."""
         self.calls += 1
-        self.cache.write(layer, self._cache_slots, key, value)
-        shape = query.shape[1], key.shape[1]
+        heads, num_tokens, head_dim = query.shape
+        shape = heads, key.shape[0]
         if shape not in self._layouts:
-            self._layouts[shape] = Layout.of(self.ragged, *shape, query.dtype)
+            self._layouts[shape] = Layout.of(self.cache, self.ragged, *shape, query.dtype)
         layout = self._layouts[shape]
-        outs = []
+        self.cache.write(layer, layout.slots, key, value)
+        rows, outs = query.reshape(-1, head_dim), []
         for part, fold, mask in zip(self.ragged.parts, layout.folds, layout.masks, strict=True):
             keys, values = self.cache.read(layer, part)
-            folded = _rows(query, fold).view(*keys.shape[:2], -1, query.shape[2])
+            folded = rows.index_select(0, fold).view(*keys.shape[:2], -1, head_dim)
             out = scaled_dot_product_attention(folded, keys, values, attn_mask=mask, scale=scaling)
-            outs.append(out.reshape(-1, query.shape[2]))
-        return _rows(outs[0] if len(outs) == 1 else torch.cat(outs), layout.unfold).view(*query.shape[:2], -1)
+            outs.append(out.reshape(-1, head_dim))
+        out = outs[0] if len(outs) == 1 else torch.cat(outs)
+        return out.index_select(0, layout.unfold).view(num_tokens, heads, head_dim)
 
 
 class Layout(NamedTuple):
-    """How queries [T, heads] become [n, kv_heads, heads / kv_heads * L] for each part, as rows of head_dim.
+    """How queries [heads, T] become [n, kv_heads, heads / kv_heads * L] for each part, as rows of head_dim.
 
-    folds:  for each part the row of each of the latter, None if it is the same one.
+    slots:  where keys and values are written, see `KVCache.slots`.
+    folds:  for each part the row of each of the latter.
     masks:  for each part [n, 1, heads / kv_heads * L, context], 0 for keys up to the query's own position and -inf
             beyond. None if every query sees all.
-    unfold: the row of each of the former among all the latter, None likewise.
+    unfold: the row of each [T, heads] among the latter of all parts.
     """
 
-    folds: list[Tensor | None]
+    slots: Tensor
+    folds: list[Tensor]
     masks: list[Tensor | None]
-    unfold: Tensor | None
+    unfold: Tensor
 
     @classmethod
-    def of(cls, ragged: Ragged, heads: int, kv_heads: int, dtype: torch.dtype) -> Layout:
-        device = ragged.request.device
-        masks = [_mask(ragged, part, heads // kv_heads, dtype) for part in ragged.parts]
-        if ragged.is_padded and ragged.parts[0].tokens.shape[1] == 1:
-            return cls([None], masks, None)
-        head = torch.arange(heads, device=device)
-        folds = [(part.tokens[:, None, :] * heads + head[:, None]).flatten() for part in ragged.parts]
-        unfold = ragged.row[:, None] * heads + ragged.stride[:, None] * head + ragged.slot[:, None]
-        return cls([*folds], masks, unfold.flatten())
+    def of(cls, cache: KVCache, ragged: Ragged, heads: int, kv_heads: int, dtype: torch.dtype) -> Layout:
+        head = torch.arange(heads, device=ragged.request.device)
+        num_tokens = len(ragged.request)
+        return cls(
+            slots=cache.slots(ragged.request, ragged.position, kv_heads),
+            folds=[(part.tokens[:, None, :] + head[:, None] * num_tokens).flatten() for part in ragged.parts],
+            masks=[_mask(ragged, part, heads // kv_heads, dtype) for part in ragged.parts],
+            unfold=(ragged.row[:, None] * heads + ragged.stride[:, None] * head + ragged.slot[:, None]).flatten(),
+        )
 
 
 def _mask(ragged: Ragged, part: Part, repeats: int, dtype: torch.dtype) -> Tensor | None:
@@ -238,12 +244,6 @@ def _mask(ragged: Ragged, part: Part, repeats: int, dtype: torch.dtype) -> Tenso
     beyond = torch.arange(part.context, device=position.device) > position[:, :, None]
     slots = torch.zeros(beyond.shape, dtype=dtype, device=position.device).masked_fill_(beyond, -torch.inf)
     return slots.repeat(1, repeats, 1).unsqueeze(1)
-
-
-def _rows(heads: Tensor, index: Tensor | None) -> Tensor:
-    """[M, head_dim]: the rows of `heads` [..., head_dim] that `index` names, all of them if it is None."""
-    rows = heads.reshape(-1, heads.shape[-1])
-    return rows if index is None else rows.index_select(0, index)
 
 
 def packed_attention(
@@ -268,8 +268,7 @@ def packed_attention(
     asked = [option for option in (*UNSUPPORTED, "attention_mask") if options.get(option) is not None]
     if asked:
         raise ValueError(f"model: expected plain causal attention, got {name} with {', '.join(asked)}")
-    query, key, value = (heads[0].transpose(0, 1) for heads in (query, key, value))
-    return packed(module.layer_idx, query, key, value, scaling)[None], None
+    return packed(module.layer_idx, query[0], key[0], value[0], scaling)[None], None
 
 
 # A name that has a function and no mask: transformers then builds no mask for it.

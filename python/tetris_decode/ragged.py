@@ -13,24 +13,25 @@ from tetris_kernels import PackedBatch
 
 IntArray = NDArray[np.int64]
 
-# What attention takes, in slots of a request: a pass over its keys and values, copying them out of the cache, and a
-# call. Measured for 3 heads of 64 and 160 to 410 keys on two AVX-512 cores; no more than the order matters.
-PASS = 3
-COPY = 3
-CALL = 16
+# What attention takes, in slots of a request: a pass over its keys and values in a call for all requests, and one in
+# a call for it alone (measured: 3 heads of 64, 80 to 350 keys, two AVX-512 cores). Elsewhere a call is a launch, which
+# only a prompt is worth.
+PASS = 8
+ALONE = {"cpu": 16}
+LAUNCH = 1000
 
 
 class Part(NamedTuple):
-    """One call of attention: n requests, L slots each.
+    """One call of attention, L slots for each request.
 
-    rows:     [n] int64, the requests; None: all of the batch in order.
-    tokens:   [n, L] int64, the packed token in each slot. Where a request has none, some token of the batch: it is
-              computed, and read by nobody.
+    row:      the one request; None: all N.
+    tokens:   [n, L] int64, the packed token in each slot, n being 1 or N. Where a request has none, some token of
+              the batch: it is computed, and read by nobody.
     context:  the keys that the longest of these requests has, these tokens included.
     sees_all: whether every token may see all of them: one token each, all at one position.
     """
 
-    rows: Tensor | None
+    row: int | None
     tokens: Tensor
     context: int
     sees_all: bool
@@ -43,11 +44,10 @@ class Ragged:
     request:    [T] int64, whose each token is.
     position:   [T] int64, where it stands in its request.
     last_token: [N] int64, the last token of each request; some other one if it is absent.
-    parts:      one call of attention for all requests, or one for the first slots of all and one for what a few have
-                beyond; or one for those that are there alone, if few are.
+    parts:      a call of attention for the first tokens of all requests, and one for each request that has more; or
+                those alone, where few requests are there or their numbers differ much.
     row, stride, slot: [T] int64, where each token is: the slots of all parts before the first of its request in its
                 part, the slots of each request there, and its own among them.
-    is_padded:  whether the pack is the one part as it is: all requests in order with one number of tokens each.
     """
 
     def __init__(self, packed: PackedBatch) -> None:
@@ -65,24 +65,26 @@ class Ragged:
         )
         self.request = self.packed.request_ids.long()
         self.position = self.packed.position_ids
-        self.is_padded = bool((counts == counts[0]).all())
 
         ends = counts.cumsum()
         request = np.repeat(np.arange(len(counts)), counts)
         index = np.arange(num_tokens) - (ends - counts)[request]
+        cut = _cut(counts, ALONE.get(device.type, LAUNCH))
+        pieces = [(row, cut, int(counts[row])) for row in np.flatnonzero(counts > cut).tolist()]
         row, stride, slot = np.zeros((3, num_tokens), np.int64)
         self.parts, base = [], 0
-        for rows, low, high in _split(counts):
+        for alone, low, high in [(None, 0, cut), *pieces] if cut else pieces:
+            rows = np.arange(len(counts)) if alone is None else np.array([alone])
             within = np.arange(low, high)
             tokens = (ends - counts)[rows, None] + np.minimum(within, (counts[rows, None] - 1).clip(min=0))
             last = (starts[rows] + np.minimum(counts[rows], high))[counts[rows] > low]
-            here = np.isin(request, rows) & (index >= low) & (index < high)
-            row[here] = base + np.searchsorted(rows, request[here]) * len(within)
+            here = (index >= low) & (index < high) & ((alone is None) | (request == alone))
+            row[here] = base + (request[here] * len(within) if alone is None else 0)
             stride[here], slot[here] = len(within), index[here] - low
             base += tokens.size
             self.parts.append(
                 Part(
-                    rows=None if len(rows) == len(counts) else torch.from_numpy(rows).to(device),
+                    row=alone,
                     tokens=torch.from_numpy(tokens.clip(max=num_tokens - 1)).to(device),
                     context=int(last.max()),
                     sees_all=len(within) == 1 and bool((last == last[0]).all()),
@@ -92,15 +94,13 @@ class Ragged:
         self.row, self.stride, self.slot = (torch.from_numpy(part).to(device) for part in (row, stride, slot))
 
 
-def _split(counts: IntArray) -> list[tuple[IntArray, int, int]]:
-    """Parts as (requests, first slot, end of slots): what is cheapest of one call, and of two at each place."""
-    everyone, longest = np.arange(len(counts)), int(counts.max())
-    best = [(everyone, 0, longest)]
-    cheapest = len(counts) * (longest + PASS)
-    for cut in sorted({0, *counts.tolist()} - {longest}):
-        beyond = np.flatnonzero(counts > cut)
-        cost = len(beyond) * (longest - cut + PASS + COPY) + (cut > 0) * (len(counts) * (cut + PASS) + CALL)
-        if cost < cheapest:
-            cheapest = cost
-            best = [(everyone, 0, cut), (beyond, cut, longest)] if cut else [(beyond, 0, longest)]
-    return best
+def _cut(counts: IntArray, alone: int) -> int:
+    """How many tokens of each request the call for all takes: whatever is cheapest, the longest if nothing is."""
+
+    def cost(cut: int) -> int:
+        beyond = counts[counts > cut] - cut
+        everyone = len(counts) * (cut + PASS) if cut else 0
+        return everyone + int((beyond + alone).sum())
+
+    cuts: list[int] = sorted({0, *counts.tolist()}, reverse=True)
+    return min(cuts, key=cost)

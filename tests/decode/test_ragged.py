@@ -6,6 +6,7 @@ import pytest
 import torch
 from pieces import pieces
 
+from tetris_decode import ragged
 from tetris_decode.ragged import Ragged
 
 CASES = [
@@ -20,8 +21,6 @@ CASES = [
     ([0, 50, 60, 70, 80, 90], [40, 1, 1, 1, 1, 1]),
     ([0, 50, 60, 70, 80, 90], [0, 0, 40, 0, 0, 0]),
 ]
-# Two parts, and one part of some requests.
-SPLIT = {str(CASES[-3]): 2, str(CASES[-2]): 2, str(CASES[-1]): 1}
 
 
 def layout(starts, counts, spare=0):
@@ -31,26 +30,24 @@ def layout(starts, counts, spare=0):
 @pytest.mark.parametrize("spare", [0, 5])
 @pytest.mark.parametrize(("starts", "counts"), CASES, ids=str)
 def test_tokens(starts, counts, spare):
-    ragged = layout(starts, counts, spare)
+    laid = layout(starts, counts, spare)
     tokens = [(r, starts[r] + j) for r in range(len(counts)) for j in range(counts[r])]
-    assert list(zip(ragged.request.tolist(), ragged.position.tolist(), strict=True)) == tokens
-    assert ragged.packed.input_ids.tolist() == [position for _, position in tokens], "no padding"
-    assert ragged.packed.request_ids.tolist() == [request for request, _ in tokens]
-    assert ragged.is_padded == (len(set(counts)) == 1)
+    assert list(zip(laid.request.tolist(), laid.position.tolist(), strict=True)) == tokens
+    assert laid.packed.input_ids.tolist() == [position for _, position in tokens], "no padding"
+    assert laid.packed.request_ids.tolist() == [request for request, _ in tokens]
     for r, count in enumerate(counts):
-        assert 0 <= ragged.last_token[r] < len(tokens)
+        assert 0 <= laid.last_token[r] < len(tokens)
         if count:
-            assert tokens[ragged.last_token[r]] == (r, starts[r] + count - 1)
+            assert tokens[laid.last_token[r]] == (r, starts[r] + count - 1)
 
 
 @pytest.mark.parametrize(("starts", "counts"), CASES, ids=str)
 def test_parts(starts, counts):
-    ragged = layout(starts, counts)
-    assert len(ragged.parts) == SPLIT.get(str((starts, counts)), len(ragged.parts))
+    laid = layout(starts, counts)
     tokens = [(r, starts[r] + j) for r in range(len(counts)) for j in range(counts[r])]
     slots, seen = [], set()
-    for part in ragged.parts:
-        rows = range(len(counts)) if part.rows is None else part.rows.tolist()
+    for part in laid.parts:
+        rows = range(len(counts)) if part.row is None else [part.row]
         assert part.tokens.shape[0] == len(rows)
         here = []
         for row, of_row in zip(rows, part.tokens.tolist(), strict=True):
@@ -63,20 +60,32 @@ def test_parts(starts, counts):
         assert part.context == max(here) + 1
         assert part.sees_all == (part.tokens.shape[1] == 1 and len(set(here)) == 1)
     assert seen == set(range(len(tokens))), "every token has its slot"
-    at = (ragged.row + ragged.slot).tolist()
+    at = (laid.row + laid.slot).tolist()
     assert [slots[i] for i in at] == list(range(len(tokens)))
 
 
+def shapes(counts, starts=None):
+    return [(part.row, *part.tokens.shape) for part in layout(starts or [9] * len(counts), counts).parts]
+
+
 def test_few_long_requests_do_not_make_the_others_long():
-    ragged = layout([9] * 16, [2] * 14 + [30, 9])
-    assert [tuple(part.tokens.shape) for part in ragged.parts] == [(16, 2), (2, 28)]
-    assert ragged.parts[1].rows.tolist() == [14, 15] and ragged.parts[1].context == 39
-    assert ragged.parts[0].context == 11
-    assert [tuple(part.tokens.shape) for part in layout([9] * 16, [2] * 14 + [3, 2]).parts] == [(16, 3)]
+    assert shapes([2] * 14 + [30, 9]) == [(None, 16, 2), (14, 1, 28), (15, 1, 7)]
+    assert shapes([2] * 15 + [4]) == [(None, 16, 2), (15, 1, 2)]
+    assert shapes([2] * 15 + [3]) == [(None, 16, 3)], "as cheap, in one call"
+    assert [part.context for part in layout([9] * 16, [2] * 15 + [30]).parts] == [11, 39]
+
+
+def test_prompts_of_many_lengths_are_read_one_by_one():
+    assert shapes([30, 1, 12, 90]) == [(0, 1, 30), (1, 1, 1), (2, 1, 12), (3, 1, 90)]
+
+
+def test_elsewhere_a_call_is_a_launch(monkeypatch):
+    monkeypatch.setattr(ragged, "ALONE", {})
+    assert shapes([2] * 14 + [30, 9]) == [(None, 16, 30)]
+    assert shapes([0] * 15 + [90]) == [(15, 1, 90)], "but a prompt is read alone"
 
 
 def test_a_prompt_is_read_alone():
-    parts = layout([50] * 15 + [0], [0] * 15 + [40]).parts
-    assert [tuple(part.tokens.shape) for part in parts] == [(1, 40)]
-    assert parts[0].rows.tolist() == [15] and parts[0].context == 40
-    assert torch.equal(parts[0].tokens, torch.arange(40)[None])
+    [part] = layout([50] * 15 + [0], [0] * 15 + [40]).parts
+    assert part.row == 15 and part.context == 40
+    assert torch.equal(part.tokens, torch.arange(40)[None])
