@@ -17,8 +17,8 @@ from tetris_decode.profiling import measure_costs
 from tetris_decode.simulate import Replay, make_queue, simulate
 
 NO_SPECULATION_NAME = "no speculation"
-FIXED_LENGTHS = (1, 2, 3, 4)
-BUDGETS = (0.5, 1.0, 2.0)
+FIXED_LENGTHS = (1, 2, 3)
+BUDGETS = (0.5, 1.0)
 # Budgets of which the simulator chooses one; 0 is no speculation.
 PLANNED = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
 CONFIDENCE = 0.4  # the default of transformers' assisted generation
@@ -41,8 +41,8 @@ class Settings:
     max_new_tokens: int = 96
     num_drafts: int = 8
     longest_prompt: int = 256
-    blocks: int = 10
-    block_seconds: float = 1.5
+    blocks: int = 12
+    block_seconds: float = 1.2
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def run(
         for temperature in settings.temperatures:
             title = f"{batch_size} requests, temperature {temperature:g}"
             first = [prompts[i % len(prompts)] for i in range(batch_size)]
-            costs = measure_costs(model, first, drafter, length=settings.num_drafts, temperature=temperature)
+            costs = measure_costs(model, first, drafter, num_drafts=settings.num_drafts, temperature=temperature)
             on_block(f"{title}: costs")
             replay = recorded(temperature)
             planned = None if replay is None else plan(replay, costs, batch_size, settings.num_drafts)

@@ -45,10 +45,11 @@ def test_policies_of_a_small_batch_leave_out_what_is_no_draft():
 
 
 def test_measured_costs():
-    table = measure_costs(target(), PROMPTS, ModelDrafter(noisy_copy()), length=3, steps=2, key={"model": "tiny"})
-    assert table.tokens == (5, 10, 15, 20) and table.key == {"model": "tiny"}
-    assert table.seconds[0] > 0 and table.draft_seconds[0] == 0
-    assert 0 < table.draft_seconds[1] < table.draft_seconds[3], "a forward for each draft"
+    key = {"model": "tiny"}
+    table = measure_costs(target(), PROMPTS, ModelDrafter(noisy_copy()), num_drafts=4, steps=2, key=key)
+    assert table.tokens == (5, 6, 7, 9, 10, 13, 15, 20, 25) and table.key == key
+    assert table.seconds[0] > 0 and len(table.draft_seconds) == 5 and table.draft_seconds[0] == 0
+    assert 0 < table.draft_seconds[1] < table.draft_seconds[4], "a forward for each draft"
 
 
 def test_every_case_is_measured(replay):
@@ -98,7 +99,7 @@ def test_the_command(tmp_path):
         assert row["metrics"]["throughput"] > 0
         assert row["policy"] in output
     [measured] = document["costs"]
-    assert measured["tokens"] == [2 * k for k in range(1, 10)] and measured["planned"] is None
+    assert measured["tokens"] == [2, 3, 4, 5, 6, 8, 10] and measured["planned"] is None
     assert invoke("plot", "throughput", str(out), "--out", str(tmp_path / "bench.png")) == (0, "")
     assert (tmp_path / "bench.png").exists()
 

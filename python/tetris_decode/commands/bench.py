@@ -34,10 +34,10 @@ def bench(
         int, typer.Option(metavar="K", min=6, max=128, help="Drafts made for TETRIS to choose from.")
     ] = 8,
     longest_prompt: Annotated[int, typer.Option(metavar="T", min=1, help="Longer prompts are left out.")] = 256,
-    blocks: Annotated[int, typer.Option(metavar="N", min=2, help="Blocks of time of each policy, paired.")] = 10,
+    blocks: Annotated[int, typer.Option(metavar="N", min=2, help="Blocks of time of each policy, paired.")] = 12,
     block_seconds: Annotated[
         float, typer.Option(metavar="S", min=0.01, help="Of each policy's own time in each block.")
-    ] = 1.5,
+    ] = 1.2,
     dtype: options.Dtype = options.DtypeName.BFLOAT16,
     device: options.Device = "cpu",
     out: Annotated[
@@ -48,7 +48,7 @@ def bench(
     """Measure policies live, side by side in one process.
 
     No speculation, fixed lengths, DSD, a confidence threshold, TETRIS; batches that stay full. With SmolLM2 on a CPU
-    about five minutes for each batch size and temperature. Ctrl-C leaves the complete ones.
+    about four minutes for each batch size and temperature. Ctrl-C leaves the complete ones.
     """
     cases: list[Case] = []
     about: dict[str, Any] = {}
