@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import subprocess
 import sys
@@ -49,6 +50,27 @@ def test_times_on_a_gpu_are_those_of_the_results():
         for size, microseconds in zip(sizes, quoted, strict=True):
             times = [float(r["warm us"]) for r in of_way if f"{r['requests']} x {r['drafts']}" == size]
             assert len(times) == 15 and f"{median(times):.1f}" == microseconds, (way, size)
+
+
+def test_throughput_is_that_of_the_results():
+    """The medians of the table."""
+    table = README.partition("| requests at a time |")[2]
+    document = json.loads((ROOT / "bench/results/decode.json").read_text())
+    measured = {(r["policy"], r["batch_size"], r["temperature"]): r for r in document["rows"]}
+    head, _, *lines = table.split("\n\n")[0].splitlines()
+    cases = [
+        (int(size), 0.0 if how == "greedy" else float(how.removeprefix("T = ")))
+        for size, how in (cell.strip().split(", ") for cell in head.strip("| ").split("|"))
+    ]
+    policies = set()
+    for line in lines:
+        policy, *quoted = (cell.strip() for cell in line.strip("|").split("|"))
+        policies.add(policy)
+        for case, shown in zip(cases, quoted, strict=True):
+            row = measured.get((policy, *case))
+            assert shown == (f"{row['relative']['median']:.2f}" if row else "-"), (policy, case)
+    assert policies | {"no speculation"} == {policy for policy, *_ in measured}
+    assert len(cases) * len(policies) >= len(measured) - len(cases)
 
 
 def test_pictures_and_files_that_are_linked_exist():

@@ -41,7 +41,8 @@ class Row:
     """A policy at one batch size and temperature.
 
     relative:    throughput over that of no speculation.
-    to_fixed:    throughput over that of the fixed length of 1 or more that was best here, by its own measurement.
+    to_fixed:    throughput over that of the fixed length of 1 or more whose `relative` is the best here.
+    throughputs: of each block, tokens per second.
     texts, equal_texts: requests that this policy and no speculation both finished, and those of them with one text;
                  none if sampled.
     largest_gap: between the target's logits of the two tokens where texts part, relative to the larger one: near 0
@@ -53,6 +54,7 @@ class Row:
     policy: str
     relative: Ratio
     to_fixed: Ratio | None
+    throughputs: list[float]
     metrics: Metrics
     texts: int
     equal_texts: int
@@ -179,7 +181,7 @@ def rows(
     """What the lanes measured; the first one is no speculation."""
     plain, *_ = lanes.values()
     fixed = [lane for lane in lanes.values() if isinstance(lane.policy, FixedLength) and lane.policy.length > 0]
-    best = max(fixed, key=lambda lane: float(np.median(lane.throughputs)), default=None)
+    best = max(fixed, key=lambda lane: ratio(lane.throughputs, plain.throughputs).median, default=None)
     found = []
     for name, lane in lanes.items():
         ours, theirs = lane.texts, plain.texts
@@ -194,6 +196,7 @@ def rows(
                 policy=name,
                 relative=ratio(lane.throughputs, plain.throughputs),
                 to_fixed=None if best is None else ratio(lane.throughputs, best.throughputs),
+                throughputs=lane.throughputs.tolist(),
                 metrics=lane.metrics,
                 texts=len(both),
                 equal_texts=len(both) - len(different),

@@ -43,7 +43,8 @@ def document(cases: Sequence[Case], settings: Settings, about: dict[str, Any]) -
         "settings": asdict(settings),
         "rows": [_document(row) for case in cases for row in case.rows],
         "costs": [
-            {"batch_size": case.rows[0].batch_size, "temperature": case.rows[0].temperature, "planned": case.planned}
+            {"batch_size": case.rows[0].batch_size, "temperature": case.rows[0].temperature}
+            | {"planned": case.planned and [case.planned.drafts_per_request, case.planned.length]}
             | asdict(case.costs)
             for case in cases
         ],
@@ -64,7 +65,8 @@ def tables(cases: Sequence[Case], about: str) -> Group:
         sampled = f"temperature {row.temperature:g}" if row.temperature else "greedy"
         parts += [f"\n{row.batch_size} requests at a time, {sampled}:", _table(case.rows)]
         if case.planned is not None:
-            parts.append(f"planned by the simulator: {case.planned:g} drafts per request")
+            plan = case.planned
+            parts.append(f"planned by the simulator: {plan.drafts_per_request:g} per request of {plan.length} drafts")
         parts += [_agreement(r) for r in case.rows[1:] if r.equal_texts < r.texts]
     return Group(*parts, "", UNITS)
 

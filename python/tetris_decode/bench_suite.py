@@ -19,11 +19,12 @@ from tetris_decode.simulate import Replay, make_queue, simulate
 NO_SPECULATION_NAME = "no speculation"
 FIXED_LENGTHS = (1, 2, 3)
 BUDGETS = (0.5, 1.0)
-# Budgets of which the simulator chooses one; 0 is no speculation.
-PLANNED = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
+# Budgets and drafts of which the simulator chooses; a budget of 0 is no speculation.
+PLANNED_BUDGETS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
+PLANNED_LENGTHS = (2, 3, 4, 8)
 CONFIDENCE = 0.4  # the default of transformers' assisted generation
 DSD_LENGTH = 6
-SIMULATED_REQUESTS = 256
+SIMULATED_REQUESTS = 64  # and two batches at least
 
 
 @dataclass(frozen=True)
@@ -42,19 +43,19 @@ class Settings:
     num_drafts: int = 8
     longest_prompt: int = 256
     blocks: int = 12
-    block_seconds: float = 1.2
+    block_seconds: float = 1.0
 
 
 @dataclass(frozen=True)
 class Case:
     """One batch size and temperature: what was measured, and the costs that policies went by.
 
-    planned: drafts verified per request and step of "TETRIS, planned"; None if there was nothing to plan with.
+    planned: "TETRIS, planned"; None if there was nothing to plan with.
     """
 
     rows: list[Row]
     costs: CostTable
-    planned: float | None
+    planned: Tetris | None
 
 
 def run(
@@ -116,7 +117,7 @@ def run(
             yield Case(measured, costs, planned)
 
 
-def make_policies(costs: CostTable, batch_size: int, num_drafts: int, planned: float | None) -> dict[str, Policy]:
+def make_policies(costs: CostTable, batch_size: int, num_drafts: int, planned: Tetris | None) -> dict[str, Policy]:
     """Plain decoding first. Budgets that are no draft at all in this batch are left out."""
     policies: dict[str, Policy] = {NO_SPECULATION_NAME: NO_SPECULATION}
     policies |= {f"fixed k = {k}": FixedLength(k) for k in FIXED_LENGTHS}
@@ -125,18 +126,20 @@ def make_policies(costs: CostTable, batch_size: int, num_drafts: int, planned: f
     budgets = [budget for budget in BUDGETS if round(budget * batch_size)]
     policies |= {f"TETRIS {budget:g}": Tetris(budget, num_drafts) for budget in budgets}
     if planned is not None:
-        policies["TETRIS, planned"] = Tetris(planned, num_drafts)
+        policies["TETRIS, planned"] = planned
     return policies
 
 
-def plan(replay: Replay, costs: CostTable, batch_size: int, num_drafts: int) -> float:
-    """The drafts per request, 0 included, with the highest throughput in the simulator, by these costs."""
+def plan(replay: Replay, costs: CostTable, batch_size: int, num_drafts: int) -> Tetris:
+    """The budget, 0 included, and the drafts with the highest throughput in the simulator, by these costs."""
     queue = make_queue(replay.run.num_requests, max(SIMULATED_REQUESTS, 2 * batch_size), seed=0)
-    throughputs = {
-        budget: simulate(
-            replay, Tetris(budget, num_drafts), costs, batch_size=batch_size, queue=queue
-        ).metrics.throughput
-        for budget in PLANNED
-        if budget == 0 or round(budget * batch_size)
-    }
-    return max(throughputs, key=lambda budget: throughputs[budget])
+    candidates = [
+        Tetris(budget, length)
+        for budget in PLANNED_BUDGETS
+        for length in sorted({min(length, num_drafts) for length in PLANNED_LENGTHS})
+        if budget <= length and (budget == 0 or round(budget * batch_size))
+    ]
+    throughputs = [
+        simulate(replay, policy, costs, batch_size=batch_size, queue=queue).metrics.throughput for policy in candidates
+    ]
+    return candidates[throughputs.index(max(throughputs))]

@@ -31,17 +31,22 @@ def replay() -> Replay:
     return Replay(record(target(), PROMPTS, 24, ModelDrafter(noisy_copy())))
 
 
-@pytest.mark.parametrize(("per_token", "expected"), [(0.0, 3.0), (1.0, 0.0)])
-def test_the_planned_budget_follows_the_costs(replay, per_token, expected):
+@pytest.mark.parametrize(("per_token", "budget"), [(0.0, 3.0), (1.0, 0.0)])
+def test_the_plan_follows_the_costs(replay, per_token, budget):
     """All that may help if it is free; nothing if each token costs as much as a step."""
-    assert plan(replay, costs(per_token), 4, 8) == expected
+    assert plan(replay, costs(per_token), 4, 8).drafts_per_request == budget
+
+
+def test_dear_drafts_are_not_made(replay):
+    dear = CostTable({}, (1, 101), (1e-3, 1e-3), tuple(1e-3 * length for length in range(9)))
+    assert plan(replay, dear, 4, 8).length < plan(replay, costs(0.0), 4, 8).length
 
 
 def test_policies_of_a_small_batch_leave_out_what_is_no_draft():
     names = make_policies(costs(0.0), 1, 8, planned=None)
     assert "TETRIS 0.5" not in names and "TETRIS 1" in names and "TETRIS, planned" not in names
-    planned = make_policies(costs(0.0), 16, 8, planned=0.75)["TETRIS, planned"]
-    assert planned == Tetris(0.75, 8)
+    planned = make_policies(costs(0.0), 16, 8, planned=Tetris(0.75, 4))["TETRIS, planned"]
+    assert planned == Tetris(0.75, 4)
 
 
 def test_measured_costs():
@@ -102,6 +107,23 @@ def test_the_command(tmp_path):
     assert measured["tokens"] == [2, 3, 4, 5, 6, 8, 10] and measured["planned"] is None
     assert invoke("plot", "throughput", str(out), "--out", str(tmp_path / "bench.png")) == (0, "")
     assert (tmp_path / "bench.png").exists()
+
+
+def test_ctrl_c_leaves_what_is_complete(tmp_path, monkeypatch):
+    run = bench_suite.run
+
+    def interrupted(*args, **options):
+        yield next(run(*args, **options))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench_suite, "run", interrupted)
+    model, out = save(tmp_path / "model"), tmp_path / "bench.json"
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "a b c"}\n')
+    arguments = ["bench", "--model", str(model), "--prompts", str(prompts), "--out", str(out), *SMALL]
+    code, output = invoke(*arguments, "--batch-size", "1")
+    assert code == 130 and f"interrupted: what was done is in {out}" in " ".join(output.split())
+    assert {row["temperature"] for row in json.loads(out.read_text())["rows"]} == {0.0}
 
 
 @pytest.mark.parametrize(

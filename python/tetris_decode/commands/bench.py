@@ -37,7 +37,7 @@ def bench(
     blocks: Annotated[int, typer.Option(metavar="N", min=2, help="Blocks of time of each policy, paired.")] = 12,
     block_seconds: Annotated[
         float, typer.Option(metavar="S", min=0.01, help="Of each policy's own time in each block.")
-    ] = 1.2,
+    ] = 1.0,
     dtype: options.Dtype = options.DtypeName.BFLOAT16,
     device: options.Device = "cpu",
     out: Annotated[
@@ -59,6 +59,7 @@ def bench(
         return out if cases else None
 
     with partial_results(save), errors_in_a_sentence(), progress() as bar:
+        check_out(out)
         task = bar.add_task("loading", total=None)
         # Not at the top: transformers takes seconds to import, and other commands do without it.
         from tetris_decode import bench_report, bench_suite, traces
