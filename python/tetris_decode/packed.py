@@ -3,8 +3,8 @@
 The tokens that `tetris_kernels.pack` lays out, any number from each request, go through the model as one
 sequence [1, T], so projections and MLPs compute nothing for padding. Only attention has to know which token is
 whose: transformers calls a registered function for it and hands it the keyword arguments of the model's forward.
-Ours writes keys and values to a preallocated cache and attends: once for all requests, with padded queries, and
-alone for those that have many tokens.
+Ours writes keys and values to a preallocated cache and attends, with queries padded among neighbours that have about
+as many.
 
 https://huggingface.co/docs/transformers/attention_interface
 """
@@ -173,9 +173,8 @@ class KVCache:
 
     def read(self, layer: int, part: Part) -> tuple[Tensor, Tensor]:
         """Keys and values of a part's requests, [n, heads, context, head_dim], as views."""
-        rows = slice(None) if part.row is None else slice(part.row, part.row + 1)
         keys, values = self.layers[layer]
-        return keys[rows, :, : part.context], values[rows, :, : part.context]
+        return keys[part.rows, :, : part.context], values[part.rows, :, : part.context]
 
 
 class PackedAttention:
@@ -192,7 +191,7 @@ class PackedAttention:
         self._layouts: dict[tuple[int, int], Layout] = {}
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
-        """query [heads, T, head_dim], key and value [kv_heads, T, head_dim] -> [T, heads, head_dim]."""
+        """query [heads, T, head_dim], key and value [kv_heads, T, head_dim] -> [T, heads, head_dim], that of values."""
         self.calls += 1
         heads, num_tokens, head_dim = query.shape
         shape = heads, key.shape[0]
@@ -205,9 +204,9 @@ class PackedAttention:
             keys, values = self.cache.read(layer, part)
             folded = rows.index_select(0, fold).view(*keys.shape[:2], -1, head_dim)
             out = scaled_dot_product_attention(folded, keys, values, attn_mask=mask, scale=scaling)
-            outs.append(out.reshape(-1, head_dim))
+            outs.append(out.reshape(-1, value.shape[2]))
         out = outs[0] if len(outs) == 1 else torch.cat(outs)
-        return out.index_select(0, layout.unfold).view(num_tokens, heads, head_dim)
+        return out.index_select(0, layout.unfold).view(num_tokens, heads, value.shape[2])
 
 
 class Layout(NamedTuple):
@@ -233,7 +232,7 @@ class Layout(NamedTuple):
             slots=cache.slots(ragged.request, ragged.position, kv_heads),
             folds=[(part.tokens[:, None, :] + head[:, None] * num_tokens).flatten() for part in ragged.parts],
             masks=[_mask(ragged, part, heads // kv_heads, dtype) for part in ragged.parts],
-            unfold=(ragged.row[:, None] * heads + ragged.stride[:, None] * head + ragged.slot[:, None]).flatten(),
+            unfold=(ragged.base[:, None] * heads + ragged.stride[:, None] * head + ragged.slot[:, None]).flatten(),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -13,25 +14,24 @@ from tetris_kernels import PackedBatch
 
 IntArray = NDArray[np.int64]
 
-# What attention takes, in slots of a request: a pass over its keys and values in a call for all requests, and one in
-# a call for it alone (measured: 3 heads of 64, 80 to 350 keys, two AVX-512 cores). Elsewhere a call is a launch, which
-# only a prompt is worth.
+# What attention takes, in slots of a request: a pass over its keys and values, and a call. Chosen by timing 3 heads of
+# 64 with 80 to 350 keys on two AVX-512 cores. Elsewhere a call is a launch, which only a prompt is worth.
 PASS = 8
-ALONE = {"cpu": 16}
+CALL = {"cpu": 8}
 LAUNCH = 1000
 
 
 class Part(NamedTuple):
-    """One call of attention, L slots for each request.
+    """One call of attention: n neighbouring requests, L slots each.
 
-    row:      the one request; None: all N.
-    tokens:   [n, L] int64, the packed token in each slot, n being 1 or N. Where a request has none, some token of
-              the batch: it is computed, and read by nobody.
+    rows:     the requests.
+    tokens:   [n, L] int64, the packed token in each slot. Where a request has none, some token of the batch: it is
+              computed, and read by nobody.
     context:  the keys that the longest of these requests has, these tokens included.
     sees_all: whether every token may see all of them: one token each, all at one position.
     """
 
-    row: int | None
+    rows: slice
     tokens: Tensor
     context: int
     sees_all: bool
@@ -44,10 +44,9 @@ class Ragged:
     request:    [T] int64, whose each token is.
     position:   [T] int64, where it stands in its request.
     last_token: [N] int64, the last token of each request; some other one if it is absent.
-    parts:      a call of attention for the first tokens of all requests, and one for each request that has more; or
-                those alone, where few requests are there or their numbers differ much.
-    row, stride, slot: [T] int64, where each token is: the slots of all parts before the first of its request in its
-                part, the slots of each request there, and its own among them.
+    parts:      calls of attention, each for neighbours with about as many tokens. Absent requests may be in none.
+    base, stride, slot: [T] int64, where each token is: the slots of all parts before the first of its request, the
+                slots that each request has in that part, and its own among them.
     """
 
     def __init__(self, packed: PackedBatch) -> None:
@@ -66,41 +65,43 @@ class Ragged:
         self.request = self.packed.request_ids.long()
         self.position = self.packed.position_ids
 
-        ends = counts.cumsum()
-        request = np.repeat(np.arange(len(counts)), counts)
-        index = np.arange(num_tokens) - (ends - counts)[request]
-        cut = _cut(counts, ALONE.get(device.type, LAUNCH))
-        pieces = [(row, cut, int(counts[row])) for row in np.flatnonzero(counts > cut).tolist()]
-        row, stride, slot = np.zeros((3, num_tokens), np.int64)
-        self.parts, base = [], 0
-        for alone, low, high in [(None, 0, cut), *pieces] if cut else pieces:
-            rows = np.arange(len(counts)) if alone is None else np.array([alone])
-            within = np.arange(low, high)
-            tokens = (ends - counts)[rows, None] + np.minimum(within, (counts[rows, None] - 1).clip(min=0))
-            last = (starts[rows] + np.minimum(counts[rows], high))[counts[rows] > low]
-            here = (index >= low) & (index < high) & ((alone is None) | (request == alone))
-            row[here] = base + (request[here] * len(within) if alone is None else 0)
-            stride[here], slot[here] = len(within), index[here] - low
-            base += tokens.size
+        first = counts.cumsum() - counts
+        base, stride = np.zeros((2, len(counts)), np.int64)
+        self.parts, used = [], 0
+        for rows, longest in _neighbours(counts, CALL.get(device.type, LAUNCH)):
+            own = np.minimum(np.arange(longest), (counts[rows, None] - 1).clip(min=0))
+            tokens = (first[rows, None] + own).clip(max=num_tokens - 1)
+            base[rows], stride[rows] = used + longest * np.arange(len(tokens)), longest
+            used += tokens.size
+            contexts = (starts + counts)[rows][counts[rows] > 0]
             self.parts.append(
                 Part(
-                    row=alone,
-                    tokens=torch.from_numpy(tokens.clip(max=num_tokens - 1)).to(device),
-                    context=int(last.max()),
-                    sees_all=len(within) == 1 and bool((last == last[0]).all()),
+                    rows=rows,
+                    tokens=torch.from_numpy(tokens).to(device),
+                    context=int(contexts.max()),
+                    sees_all=longest == 1 and bool((contexts == contexts[0]).all()),
                 )
             )
-        self.last_token = torch.from_numpy((ends - 1).clip(min=0)).to(device)
-        self.row, self.stride, self.slot = (torch.from_numpy(part).to(device) for part in (row, stride, slot))
+        request = np.repeat(np.arange(len(counts)), counts)
+        slot = np.arange(num_tokens) - first[request]
+        self.base, self.stride, self.slot, self.last_token = (
+            torch.from_numpy(numbers).to(device)
+            for numbers in (base[request], stride[request], slot, (first + counts - 1).clip(min=0))
+        )
 
 
-def _cut(counts: IntArray, alone: int) -> int:
-    """How many tokens of each request the call for all takes: whatever is cheapest, the longest if nothing is."""
-
-    def cost(cut: int) -> int:
-        beyond = counts[counts > cut] - cut
-        everyone = len(counts) * (cut + PASS) if cut else 0
-        return everyone + int((beyond + alone).sum())
-
-    cuts: list[int] = sorted({0, *counts.tolist()}, reverse=True)
-    return min(cuts, key=cost)
+def _neighbours(counts: IntArray, call: int) -> Iterator[tuple[slice, int]]:
+    """The cheapest cut of the requests into parts: rows and the most tokens of one; those without tokens left out."""
+    cheapest, begin = np.zeros(len(counts) + 1, np.int64), np.zeros(len(counts) + 1, np.int64)
+    for end in range(1, len(counts) + 1):
+        # Of a part that begins at each row and ends here.
+        longest = np.maximum.accumulate(counts[:end][::-1])[::-1]
+        cost = np.where(longest > 0, (end - np.arange(end)) * (longest + PASS) + call, 0) + cheapest[:end]
+        begin[end] = cost.argmin()
+        cheapest[end] = cost[begin[end]]
+    stop = len(counts)
+    while stop > 0:
+        rows = slice(int(begin[stop]), stop)
+        if most := int(counts[rows].max()):
+            yield rows, most
+        stop = rows.start

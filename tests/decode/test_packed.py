@@ -94,12 +94,12 @@ def test_cache_writes_only_its_slots():
     cache = KVCache(2, 4)
     key = torch.randn(3, 2, 5)  # 3 heads of 2 tokens
     cache.write(0, cache.slots(torch.tensor([0, 1]), torch.tensor([1, 3]), 3), key, -key)
-    keys, values = cache.read(0, Part(None, torch.zeros(2, 1), context=4, sees_all=True))
+    keys, values = cache.read(0, Part(slice(0, 2), torch.zeros(2, 1), context=4, sees_all=True))
     assert keys.shape == (2, 3, 4, 5)
     assert torch.equal(keys[0, :, 1], key[:, 0]) and torch.equal(keys[1, :, 3], key[:, 1])
     assert torch.equal(values, -keys)
     assert keys.count_nonzero() == key.numel()
-    some, _ = cache.read(0, Part(1, torch.zeros(1, 1), context=2, sees_all=True))
+    some, _ = cache.read(0, Part(slice(1, 2), torch.zeros(1, 1), context=2, sees_all=True))
     assert torch.equal(some, keys[1:, :, :2])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from pieces import pieces
@@ -41,51 +43,68 @@ def test_tokens(starts, counts, spare):
             assert tokens[laid.last_token[r]] == (r, starts[r] + count - 1)
 
 
+@pytest.mark.parametrize("call", [0, 8, 1000])
 @pytest.mark.parametrize(("starts", "counts"), CASES, ids=str)
-def test_parts(starts, counts):
+def test_parts(monkeypatch, starts, counts, call):
+    """Every token has one slot of its request, and `base`, `stride` and `slot` lead to it, with heads between too."""
+    monkeypatch.setitem(ragged.CALL, "cpu", call)
     laid = layout(starts, counts)
     tokens = [(r, starts[r] + j) for r in range(len(counts)) for j in range(counts[r])]
-    slots, seen = [], set()
+    heads, place = 3, {}
+    written = 0
     for part in laid.parts:
-        rows = range(len(counts)) if part.row is None else [part.row]
-        assert part.tokens.shape[0] == len(rows)
-        here = []
+        rows = range(len(counts))[part.rows]
+        assert part.tokens.shape[0] == len(rows) and part.tokens.shape[1] == max(counts[r] for r in rows)
         for row, of_row in zip(rows, part.tokens.tolist(), strict=True):
-            for token in of_row:
-                slots.append(token)
-                # Where a request has no token, the slot repeats one: of its own if it has any.
-                if tokens[token][0] == row and token not in seen:
-                    seen.add(token)
-                    here.append(tokens[token][1])
-        assert part.context == max(here) + 1
-        assert part.sees_all == (part.tokens.shape[1] == 1 and len(set(here)) == 1)
-    assert seen == set(range(len(tokens))), "every token has its slot"
-    at = (laid.row + laid.slot).tolist()
-    assert [slots[i] for i in at] == list(range(len(tokens)))
+            for head in range(heads):
+                for slot, token in enumerate(of_row):
+                    assert 0 <= token < len(tokens)
+                    if slot < counts[row]:
+                        assert tokens[token] == (row, starts[row] + slot)
+                        place[token, head] = written
+                    written += 1
+        ends = [starts[r] + counts[r] for r in rows if counts[r]]
+        assert part.context == max(ends)
+        assert part.sees_all == (part.tokens.shape[1] == 1 and len(set(ends)) == 1)
+    found = laid.base[:, None] * heads + laid.stride[:, None] * torch.arange(heads) + laid.slot[:, None]
+    assert {(t, h): int(found[t, h]) for t in range(len(tokens)) for h in range(heads)} == place
 
 
-def shapes(counts, starts=None):
-    return [(part.row, *part.tokens.shape) for part in layout(starts or [9] * len(counts), counts).parts]
+def shapes(counts):
+    return sorted((p.rows.start, p.rows.stop, p.tokens.shape[1]) for p in layout([9] * len(counts), counts).parts)
 
 
 def test_few_long_requests_do_not_make_the_others_long():
-    assert shapes([2] * 14 + [30, 9]) == [(None, 16, 2), (14, 1, 28), (15, 1, 7)]
-    assert shapes([2] * 15 + [4]) == [(None, 16, 2), (15, 1, 2)]
-    assert shapes([2] * 15 + [3]) == [(None, 16, 3)], "as cheap, in one call"
-    assert [part.context for part in layout([9] * 16, [2] * 15 + [30]).parts] == [11, 39]
+    assert shapes([2] * 16) == [(0, 16, 2)]
+    assert shapes([2] * 8 + [30] + [2] * 7) == [(0, 8, 2), (8, 9, 30), (9, 16, 2)]
+    assert shapes([1] * 8 + [3] * 8) == [(0, 8, 1), (8, 16, 3)]
+    assert shapes([2, 3] * 8) == [(0, 16, 3)], "a call costs more than a slot"
 
 
 def test_prompts_of_many_lengths_are_read_one_by_one():
-    assert shapes([30, 1, 12, 90]) == [(0, 1, 30), (1, 1, 1), (2, 1, 12), (3, 1, 90)]
+    assert shapes([30, 1, 12, 90]) == [(0, 1, 30), (1, 2, 1), (2, 3, 12), (3, 4, 90)]
+
+
+def test_absent_requests_cost_nothing():
+    assert shapes([0] * 7 + [40] + [0] * 8) == [(7, 8, 40)]
+    assert shapes([0] * 15 + [1]) == [(15, 16, 1)]
 
 
 def test_elsewhere_a_call_is_a_launch(monkeypatch):
-    monkeypatch.setattr(ragged, "ALONE", {})
-    assert shapes([2] * 14 + [30, 9]) == [(None, 16, 30)]
-    assert shapes([0] * 15 + [90]) == [(15, 1, 90)], "but a prompt is read alone"
+    monkeypatch.setattr(ragged, "CALL", {})
+    assert shapes([2] * 14 + [30, 9]) == [(0, 16, 30)]
+    assert shapes([0] * 15 + [90]) == [(15, 16, 90)]
 
 
-def test_a_prompt_is_read_alone():
-    [part] = layout([50] * 15 + [0], [0] * 15 + [40]).parts
-    assert part.row == 15 and part.context == 40
-    assert torch.equal(part.tokens, torch.arange(40)[None])
+@pytest.mark.parametrize("seed", range(20))
+def test_no_cut_is_cheaper(seed):
+    """Against all cuts of eight requests."""
+    counts = torch.randint(0, 6, (8,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+    def cost(bounds):
+        pieces = [counts[a:b] for a, b in itertools.pairwise((0, *bounds, 8))]
+        return sum(len(p) * (max(p) + ragged.PASS) + ragged.CALL["cpu"] for p in pieces if max(p))
+
+    cuts = (c for n in range(8) for c in itertools.combinations(range(1, 8), n))
+    got = sum((b - a) * (most + ragged.PASS) + ragged.CALL["cpu"] for a, b, most in shapes(counts))
+    assert got == min(map(cost, cuts))
