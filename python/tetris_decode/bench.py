@@ -8,6 +8,7 @@ middle of texts, as a server that has been running, and its batch stays full.
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -19,17 +20,23 @@ from transformers import PreTrainedModel
 from tetris_decode.batch import Batch
 from tetris_decode.decoder import Decoder, generate
 from tetris_decode.drafting import Drafter
+from tetris_decode.goodput import INTERVAL
 from tetris_decode.live import differences
 from tetris_decode.metrics import Metrics
 from tetris_decode.policies import FixedLength, Policy
 from tetris_decode.sampling import Sampling
 
+# Steps of a lane before it is measured: it allocates, and a policy that learns has decided once by what it saw.
+WARM_UP = INTERVAL + 1
 RESAMPLES = 2000
 SEED = 0
 
 
 class Ratio(NamedTuple):
-    """Of throughputs, block by block: the median, and its 95 % bootstrap interval over blocks."""
+    """Of throughputs, block by block: the median, and its 95 % bootstrap interval over blocks.
+
+    That is the machine's noise and that of the texts which these blocks happen to have; not over other prompts.
+    """
 
     median: float
     low: float
@@ -45,8 +52,8 @@ class Row:
     throughputs: of each block, tokens per second.
     texts, equal_texts: requests that this policy and no speculation both finished, and those of them with one text;
                  none if sampled.
-    largest_gap: between the target's logits of the two tokens where texts part, relative to the larger one: near 0
-                 where rounding decides. 0 if none parts.
+    largest_gap: between the target's logits of the two tokens where texts part, relative to the larger one (1 if it
+                 is smaller): near 0 where rounding decides. 0 if none parts.
     """
 
     batch_size: int
@@ -114,24 +121,25 @@ class Lane:
         )
         # A drafting model has a cache of one batch.
         self.decoder = Decoder(model, batch, copy.copy(drafter), policy)
-        self.begin()
+        self.seconds = 0.0
+        self._ends: list[int] = []
 
     def begin(self) -> None:
         """What was before does not count."""
-        self._blocks: list[int] = []
+        self._ends.clear()
         self.end_block()
 
     def step(self) -> None:
         self.seconds += self.decoder.step().seconds
 
     def end_block(self) -> None:
-        self._blocks.append(len(self.decoder.steps))
+        self._ends.append(len(self.decoder.steps))
         self.seconds = 0.0
 
     @property
     def throughputs(self) -> NDArray[np.float64]:
         """[blocks] tokens per second."""
-        pieces = zip(self._blocks, self._blocks[1:], strict=False)
+        pieces = itertools.pairwise(self._ends)
         blocks = [self.decoder.steps[start:end] for start, end in pieces]
         return np.array([sum(s.emitted for s in block) / sum(s.seconds for s in block) for block in blocks])
 
@@ -141,7 +149,7 @@ class Lane:
         generation = self.decoder.generation()
         running = set(self.decoder.batch.requests)
         ended = [times for request, times in enumerate(generation.requests) if request not in running]
-        return Metrics.of(generation.steps[self._blocks[0] : self._blocks[-1]], ended or generation.requests)
+        return Metrics.of(generation.steps[self._ends[0] : self._ends[-1]], ended or generation.requests)
 
     @property
     def texts(self) -> dict[int, list[int]]:
@@ -158,21 +166,24 @@ def run_lanes(
     Raises:
         ValueError: the queue was too short to keep the batches full.
     """
-    for _ in range(2):
-        # The first steps of a lane allocate.
+    for _ in range(WARM_UP):
         for lane in lanes:
-            lane.step()
+            _step(lane)
     for lane in lanes:
         lane.begin()
     for _ in range(blocks):
         while (lane := min(lanes, key=lambda lane: lane.seconds)).seconds < block_seconds:
-            lane.step()
-            if not lane.decoder.batch.num_waiting:
-                raise ValueError(f"queue: expected requests for {blocks} blocks of {block_seconds:g} s, got too few")
+            _step(lane)
         for lane in lanes:
             lane.end_block()
         if on_block:
             on_block()
+
+
+def _step(lane: Lane) -> None:
+    if not lane.decoder.batch.num_waiting:
+        raise ValueError("queue: expected requests enough to keep the batch full, got too few")
+    lane.step()
 
 
 def rows(
@@ -200,7 +211,7 @@ def rows(
                 metrics=lane.metrics,
                 texts=len(both),
                 equal_texts=len(both) - len(different),
-                largest_gap=max((abs(d.logit_gap / d.logit) for d in different), default=0.0),
+                largest_gap=max((abs(d.logit_gap) / max(abs(d.logit), 1.0) for d in different), default=0.0),
             )
         )
     return found

@@ -19,9 +19,11 @@ from tetris_decode.simulate import Replay, make_queue, simulate
 NO_SPECULATION_NAME = "no speculation"
 FIXED_LENGTHS = (1, 2, 3)
 BUDGETS = (0.5, 1.0)
-# Budgets and drafts of which the simulator chooses; a budget of 0 is no speculation.
-PLANNED_BUDGETS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
+# Budgets and drafts of which the simulator chooses, beside no speculation.
+PLANNED_BUDGETS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
 PLANNED_LENGTHS = (2, 3, 4, 8)
+# The n-gram drafter was tuned on these prompts.
+LEFT_OUT = "docstring/"
 CONFIDENCE = 0.4  # the default of transformers' assisted generation
 DSD_LENGTH = 6
 SIMULATED_REQUESTS = 64  # and two batches at least
@@ -55,7 +57,7 @@ class Case:
 
     rows: list[Row]
     costs: CostTable
-    planned: Tetris | None
+    planned: Policy | None
 
 
 def run(
@@ -78,23 +80,22 @@ def run(
     for batch_size in settings.batch_sizes:
         for temperature in settings.temperatures:
             title = f"{batch_size} requests, temperature {temperature:g}"
-            first = [prompts[i % len(prompts)] for i in range(batch_size)]
-            costs = measure_costs(model, first, drafter, num_drafts=settings.num_drafts, temperature=temperature)
-            on_block(f"{title}: costs")
-            replay = recorded(temperature)
-            planned = None if replay is None else plan(replay, costs, batch_size, settings.num_drafts)
-            policies = make_policies(costs, batch_size, settings.num_drafts, planned)
             queue = Queue.running(
                 model,
                 prompts,
-                # More than the fastest lane can finish: a token of every request in 2 ms.
-                batch_size + int(settings.blocks * settings.block_seconds * 500),
+                _requests(batch_size, settings),
                 settings.max_new_tokens,
                 batch_size=batch_size,
                 temperature=temperature,
                 eos_token_ids=eos_token_ids,
             )
             on_block(f"{title}: first texts")
+            running = queue.prompts[:batch_size]
+            costs = measure_costs(model, running, drafter, num_drafts=settings.num_drafts, temperature=temperature)
+            replay = recorded(temperature)
+            planned = None if replay is None else plan(replay, costs, batch_size, settings.num_drafts)
+            policies = make_policies(costs, batch_size, settings.num_drafts, planned)
+            on_block(f"{title}: costs")
             lanes = {
                 name: Lane(
                     policy,
@@ -117,7 +118,14 @@ def run(
             yield Case(measured, costs, planned)
 
 
-def make_policies(costs: CostTable, batch_size: int, num_drafts: int, planned: Tetris | None) -> dict[str, Policy]:
+def _requests(batch_size: int, settings: Settings) -> int:
+    """More than the fastest lane can finish: each of a batch has a token in 2 ms, and texts have an eighth of their
+    length at least. Warming up is as much again."""
+    tokens = 2 * settings.blocks * settings.block_seconds * 500 * batch_size
+    return batch_size + int(tokens / max(1, settings.max_new_tokens // 8))
+
+
+def make_policies(costs: CostTable, batch_size: int, num_drafts: int, planned: Policy | None) -> dict[str, Policy]:
     """Plain decoding first. Budgets that are no draft at all in this batch are left out."""
     policies: dict[str, Policy] = {NO_SPECULATION_NAME: NO_SPECULATION}
     policies |= {f"fixed k = {k}": FixedLength(k) for k in FIXED_LENGTHS}
@@ -130,14 +138,20 @@ def make_policies(costs: CostTable, batch_size: int, num_drafts: int, planned: T
     return policies
 
 
-def plan(replay: Replay, costs: CostTable, batch_size: int, num_drafts: int) -> Tetris:
-    """The budget, 0 included, and the drafts with the highest throughput in the simulator, by these costs."""
-    queue = make_queue(replay.run.num_requests, max(SIMULATED_REQUESTS, 2 * batch_size), seed=0)
-    candidates = [
+def plan(replay: Replay, costs: CostTable, batch_size: int, num_drafts: int) -> Policy:
+    """No speculation, or the budget and the drafts with the highest throughput in the simulator, by these costs.
+
+    Only the recorded prompts that the bench decodes count, those that are no docstrings.
+    """
+    requests = [i for i, name in enumerate(replay.run.prompts) if not name.startswith(LEFT_OUT)]
+    shuffled = make_queue(len(requests), max(SIMULATED_REQUESTS, 2 * batch_size), seed=0)
+    queue = [requests[i] for i in shuffled]
+    candidates: list[Policy] = [NO_SPECULATION]
+    candidates += [
         Tetris(budget, length)
         for budget in PLANNED_BUDGETS
         for length in sorted({min(length, num_drafts) for length in PLANNED_LENGTHS})
-        if budget <= length and (budget == 0 or round(budget * batch_size))
+        if budget <= length and round(budget * batch_size)
     ]
     throughputs = [
         simulate(replay, policy, costs, batch_size=batch_size, queue=queue).metrics.throughput for policy in candidates

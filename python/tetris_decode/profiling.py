@@ -36,7 +36,7 @@ def measure_costs(
 
     A fixed length of as many tokens costs a little less, as all requests have one length then. Below the first point,
     where requests have ended, the table says what a full batch costs. What noise makes fall is raised to what comes
-    before it.
+    before it. Times are the host's: on a GPU they may end before the work does.
 
     Args:
         prompts: a full batch of token ids, long enough to be typical.
@@ -66,7 +66,8 @@ def measure_costs(
             decoder.step()
     # The first step of a decoder allocates.
     seconds = [median(step.seconds - step.draft_seconds for step in d.steps[1:]) for d in decoders.values()]
-    drafting = [0.0, *(_drafting(decoder, length, steps) for length in range(1, num_drafts + 1))]
+    drafts = list(decoders.values())[-1]
+    drafting = [0.0, *(_drafting(drafts, length, steps) for length in range(1, num_drafts + 1))]
     return CostTable(
         key=key or {},
         tokens=tuple(decoders),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,7 +31,7 @@ def bench(
     temperature: Annotated[
         list[float] | None, typer.Option(metavar="T", min=0, help="Repeatable. Default: 0 and 0.7.")
     ] = None,
-    max_new_tokens: options.MaxNewTokens = 96,
+    max_new_tokens: Annotated[int, typer.Option(metavar="T", min=2, help="Tokens generated for each, at most.")] = 96,
     num_drafts: Annotated[
         int, typer.Option(metavar="K", min=6, max=128, help="Drafts made for TETRIS to choose from.")
     ] = 8,
@@ -59,7 +61,6 @@ def bench(
         return out if cases else None
 
     with partial_results(save), errors_in_a_sentence(), progress() as bar:
-        check_out(out)
         task = bar.add_task("loading", total=None)
         # Not at the top: transformers takes seconds to import, and other commands do without it.
         from tetris_decode import bench_report, bench_suite, traces
@@ -91,10 +92,11 @@ def bench(
                 device=device,
             )
         )
-        # The n-gram drafter was tuned on docstrings.
         named = zip(inputs.prompts, inputs.encoded, strict=True)
-        chosen = [tokens for prompt, tokens in named if not prompt.name.startswith("docstring/")]
+        chosen = [tokens for prompt, tokens in named if not prompt.name.startswith(bench_suite.LEFT_OUT)]
         chosen = [tokens for tokens in chosen if len(tokens) <= longest_prompt]
+        # Kinds of prompts come in turn, until one has no more.
+        random.Random(0).shuffle(chosen)
         if not chosen:
             raise ValueError(f"prompts: expected some of at most {longest_prompt} tokens, got none")
         about |= {
@@ -102,9 +104,12 @@ def bench(
             "model": inputs.chat.name,
             "dtype": dtype.value,
             "drafter": inputs.drafter_name,
-            "prompts": len(chosen),
+            "prompts": f"{len(chosen)} of {prompts.name if prompts else 'MT-bench and HumanEval'}",
+            "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT"),
         }
-        runs = traces.load_runs() if model is None else {}
+        # What was recorded says something of this model, these drafts and these prompts only.
+        as_recorded = not (model or draft or skip_layers or prompts) and dtype is options.DtypeName.BFLOAT16
+        runs = traces.load_runs() if as_recorded else {}
 
         def recorded(temperature: float) -> Replay | None:
             run = runs.get(f"{inputs.drafter_name}@T{temperature:g}")
@@ -127,8 +132,8 @@ def bench(
         typer.echo(json.dumps(bench_report.document(cases, settings, about), indent=2))
     else:
         title = (
-            f"{about['model']} in {about['dtype']}, {about['prompts']} prompts over and over, {max_new_tokens} tokens "
-            f"each at most, {blocks} blocks of {block_seconds:g} s of each policy. Drafter: {about['drafter']}, "
+            f"{about['model']} in {about['dtype']}, prompts over and over ({about['prompts']}), {max_new_tokens} "
+            f"tokens each at most, {blocks} blocks of {block_seconds:g} s of each policy. Drafter: {about['drafter']}, "
             f"{num_drafts} drafts. {about['machine']}"
         )
         made = Console(highlight=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -38,6 +39,9 @@ def record(
         run = recorder.run() if recorder else None
         if run is None or not len(run.ids):
             return None
+        if recorder and recorder.is_running and run.name in runs:
+            # What was complete stays.
+            run = replace(run, name=f"{run.name} (partial)")
         runs[run.name] = run
         traces.save(out, runs.values())
         what = f"{run.num_requests} requests, {len(run.ids):,} positions, {run.draft_lens.sum():,} drafts"
