@@ -26,7 +26,7 @@ PLANNED_LENGTHS = (2, 3, 4, 8)
 LEFT_OUT = "docstring/"
 CONFIDENCE = 0.4  # the default of transformers' assisted generation
 DSD_LENGTH = 6
-SIMULATED_REQUESTS = 64  # and two batches at least
+SIMULATED_REQUESTS = 64  # and four batches at least
 
 
 @dataclass(frozen=True)
@@ -141,10 +141,17 @@ def make_policies(costs: CostTable, batch_size: int, num_drafts: int, planned: P
 def plan(replay: Replay, costs: CostTable, batch_size: int, num_drafts: int) -> Policy:
     """No speculation, or the budget and the drafts with the highest throughput in the simulator, by these costs.
 
-    Only the recorded prompts that the bench decodes count, those that are no docstrings.
+    Only the recorded prompts that the bench decodes count, those that are no docstrings, and only steps of a full
+    batch, which is what the lanes are.
     """
+
+    def throughput(policy: Policy) -> float:
+        steps = simulate(replay, policy, costs, batch_size=batch_size, queue=queue).steps
+        full = [step for step in steps if step.requests == batch_size]
+        return sum(step.emitted for step in full) / sum(step.seconds for step in full)
+
     requests = [i for i, name in enumerate(replay.run.prompts) if not name.startswith(LEFT_OUT)]
-    shuffled = make_queue(len(requests), max(SIMULATED_REQUESTS, 2 * batch_size), seed=0)
+    shuffled = make_queue(len(requests), max(SIMULATED_REQUESTS, 4 * batch_size), seed=0)
     queue = [requests[i] for i in shuffled]
     candidates: list[Policy] = [NO_SPECULATION]
     candidates += [
@@ -153,7 +160,4 @@ def plan(replay: Replay, costs: CostTable, batch_size: int, num_drafts: int) -> 
         for length in sorted({min(length, num_drafts) for length in PLANNED_LENGTHS})
         if budget <= length and round(budget * batch_size)
     ]
-    throughputs = [
-        simulate(replay, policy, costs, batch_size=batch_size, queue=queue).metrics.throughput for policy in candidates
-    ]
-    return candidates[throughputs.index(max(throughputs))]
+    return max(candidates, key=throughput)

@@ -82,6 +82,27 @@ def test_interrupted(local, tmp_path, monkeypatch, steps, saved):
     assert run.num_tokens.tolist() == ([6, 6, 3, 3] if steps == 7 else [2, 2])
 
 
+def test_an_interrupted_run_leaves_the_complete_one(local, tmp_path, monkeypatch):
+    out = tmp_path / "traces.npz"
+    options = ["--out", str(out), "--max-new-tokens", "6", "--temperature", "0"]
+    assert invoke("record", *local, *options)[0] == 0
+    [complete] = traces.load(out).values()
+    step, done = Recorder.step, []
+
+    def interrupted(recorder):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(None)
+        return step(recorder)
+
+    monkeypatch.setattr(Recorder, "step", interrupted)
+    assert invoke("record", *local, *options)[0] == 130
+    runs = traces.load(out)
+    assert list(runs) == [complete.name, f"{complete.name} (partial)"]
+    assert runs[complete.name].num_tokens.tolist() == complete.num_tokens.tolist()
+    assert runs[f"{complete.name} (partial)"].num_tokens.tolist() < complete.num_tokens.tolist()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
