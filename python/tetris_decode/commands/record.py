@@ -31,7 +31,8 @@ def record(
     """Record drafts and their acceptance, at every position.
 
     For replay, simulate and plot. Live: with SmolLM2 on a CPU some minutes for each run. Runs are named
-    drafter@temperature, and one of the same name is replaced. Ctrl-C leaves what was recorded by then.
+    drafter@temperature, and one of the same name is replaced. Ctrl-C leaves what was recorded by then, beside a
+    complete run of that name.
     """
     recorder: Recorder | None = None
 
