@@ -14,7 +14,7 @@ from tetris_decode.batch import Batch
 from tetris_decode.drafting import Drafter, Drafts
 from tetris_decode.metrics import RequestTimes, Step, Timeline
 from tetris_decode.packed import Forward, PackedModel
-from tetris_decode.policies import NO_SPECULATION, Policy
+from tetris_decode.policies import NO_SPECULATION, Outcome, Policy
 from tetris_decode.sampling import Sampling
 from tetris_kernels import Accepted, PackedBatch, Selection, accept, pack
 
@@ -152,7 +152,7 @@ class Decoder:
         )
         self.steps.append(step)
         self.timeline.advance(step.seconds, zip(batch.requests, took, strict=True))
-        policy.observe(step)
+        policy.observe(step, Outcome(drafts, lens, accepted.counts, accepted.coupled))
         self._num_active = done.count(0)
         self._refill()
         return step

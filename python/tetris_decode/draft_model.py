@@ -60,7 +60,7 @@ class ModelDrafter:
         self._remember(batch, ids, torch.where(lens > 0, batch.lens + lens - 1, starts))
 
         logprobs = score(logits, ids, kind=self.score, draft_lens=lens)
-        return Drafts(ids, logprobs, lens, None if batch.sampling.is_greedy else logits)
+        return Drafts(ids, logprobs, lens, None if batch.sampling.is_greedy else logits, kind=self.score)
 
     def _run_drafts(self, ids: Tensor, positions: Tensor) -> Tensor:
         """[N, V], the logits after one draft of each request [N] at its position; negative: it sits out."""

@@ -16,12 +16,14 @@ class Drafts(NamedTuple):
     """Proposed tokens, K for each of N requests.
 
     ids:      [N, K] int64.
-    logprobs: [N, K] float32, natural log of the drafter's probability of each, given those before it.
+    logprobs: [N, K] float32, natural log of the drafter's probability of each, given those before it, or a score of
+              another kind.
     lens:     [N]    int64, how many of each row are drafts; what is beyond means nothing.
     logits:   [N, K, V] those of the distributions that the drafts were drawn from, temperature included; None if
               they were not drawn but chosen, as the most probable token is.
     acceptance: [N, K] float32, the true probability that the target accepts each draft, given those before it. Known
               in a simulation only.
+    kind:     of score that logprobs are, as of `tetris_kernels.score`. What is learned from one does not fit another.
 
     A drafter that stops early because of the token it drew hands that token over as its last draft: dropping it
     would bias what is emitted.
@@ -32,6 +34,7 @@ class Drafts(NamedTuple):
     lens: Tensor
     logits: Tensor | None = None
     acceptance: Tensor | None = None
+    kind: str = "token"
 
     @classmethod
     def none(cls, like: Tensor) -> Drafts:

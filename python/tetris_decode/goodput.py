@@ -9,7 +9,7 @@ from __future__ import annotations
 from tetris_decode.costs import CostTable
 from tetris_decode.drafting import Drafts
 from tetris_decode.metrics import Step
-from tetris_decode.policies import FixedLength
+from tetris_decode.policies import FixedLength, Outcome
 from tetris_kernels import Selection
 
 FIRST_RATE = 0.7
@@ -50,7 +50,7 @@ class Dsd:
     def select(self, drafts: Drafts, num_active: int) -> Selection:
         return FixedLength(self._current).select(drafts, num_active)
 
-    def observe(self, step: Step) -> None:
+    def observe(self, step: Step, outcome: Outcome) -> None:
         self._steps += 1
         if step.accepted + step.rejected:
             # Of those that were tested: what lies behind a rejected draft says nothing.

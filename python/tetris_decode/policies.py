@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +15,24 @@ from tetris_kernels import Selection, select
 
 # What `select` takes.
 MAX_LENGTH = 256
+
+
+class Outcome(NamedTuple):
+    """What became of a step's drafts, row by row, for policies that learn from it. All on the drafts' device.
+
+    drafts:  as they were proposed.
+    lens:    [N] int32, how many of each row were verified.
+    counts, coupled: [N] int32 and bool, as of `tetris_kernels.Accepted`: accepted drafts + 1, or 0 in a row that sat
+             out; and whether the first draft that was not verified was accepted all the same.
+
+    Drafts 0 to counts - 1 of a row were tested, the last of these only if it was verified, or is there to be tested by
+    the coupled bonus: min(lens + 1, drafts.lens) are, unless one before is rejected. What is behind is not known.
+    """
+
+    drafts: Drafts
+    lens: Tensor
+    counts: Tensor
+    coupled: Tensor
 
 
 class Policy(Protocol):
@@ -30,12 +48,12 @@ class Policy(Protocol):
     def select(self, drafts: Drafts, num_active: int) -> Selection:
         """Which of them to verify: a prefix of each request's."""
 
-    def observe(self, step: Step) -> None:
-        """What came of the step. A policy that learns from it is of one run."""
+    def observe(self, step: Step, outcome: Outcome) -> None:
+        """What came of the step, in numbers and row by row. A policy that learns from it is of one run."""
 
 
 class _LearnsNothing:
-    def observe(self, step: Step) -> None:
+    def observe(self, step: Step, outcome: Outcome) -> None:
         """Every step is decided by its drafts alone."""
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tetris_decode.costs import CostTable
 from tetris_decode.drafting import Drafts
 from tetris_decode.metrics import Metrics, RequestTimes, Step
-from tetris_decode.policies import Policy
+from tetris_decode.policies import Outcome, Policy
 from tetris_decode.traces import Run
 
 IntArray = NDArray[np.int64]
@@ -131,13 +131,15 @@ def simulate(
     while num_active := state.num_active:
         num_drafts = policy.num_drafts(num_active)
         lens = state.draft_lens(num_drafts)
-        selected = policy.select(replay.drafts(state.rows, lens, num_drafts), num_active).lens.numpy()
+        drafts = replay.drafts(state.rows, lens, num_drafts)
+        selected = policy.select(drafts, num_active).lens.numpy()
         leading = np.minimum(replay.leading[state.rows], lens)
         accepted = np.minimum(leading, selected)
+        coupled = leading > selected
         # What is accepted behind the end of a text is not emitted.
         emitted = np.minimum(accepted + 1, state.left)
         num_drafted, num_verified, num_accepted, num_rejected, num_coupled, num_emitted = (
-            np.array([lens, selected, accepted, accepted < selected, leading > selected, emitted]).sum(1).tolist()
+            np.array([lens, selected, accepted, accepted < selected, coupled, emitted]).sum(1).tolist()
         )
         draft_seconds = drafting[num_drafts]
         step = Step(
@@ -153,7 +155,8 @@ def simulate(
             seconds=verification[num_active + num_verified] + draft_seconds,
         )
         steps.append(step)
-        policy.observe(step)
+        counts = np.where(state.left > 0, accepted + 1, 0).astype(np.int32)
+        policy.observe(step, Outcome(drafts, *map(torch.from_numpy, (selected, counts, coupled))))
         state.advance(step.seconds, emitted, accepted)
         if on_step:
             on_step(step)

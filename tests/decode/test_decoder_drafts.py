@@ -117,8 +117,8 @@ class Alternating:
     def select(self, drafts, num_active):
         return self.policy.select(drafts, num_active) if drafts.ids.shape[1] else NO_SPECULATION.select(drafts, 0)
 
-    def observe(self, step):
-        self.policy.observe(step)
+    def observe(self, step, outcome):
+        self.policy.observe(step, outcome)
 
 
 def test_counts_of_a_step():

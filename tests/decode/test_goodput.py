@@ -15,6 +15,10 @@ from tetris_decode.draft_model import ModelDrafter
 from tetris_decode.drafting import Drafts
 from tetris_decode.goodput import INTERVAL, Dsd
 from tetris_decode.metrics import Step
+from tetris_decode.policies import Outcome
+
+# DSD learns from totals.
+NOT_LOOKED_AT = Outcome(Drafts.none(torch.zeros(1, 1)), torch.zeros(1), torch.zeros(1), torch.zeros(1))
 
 
 def table(tokens=(1, 200), seconds=(1.0, 1.0), draft_seconds=(0.0,) * 7) -> CostTable:
@@ -98,7 +102,7 @@ def test_what_it_learns():
     """The share of the tested drafts that were accepted; steps without a test teach nothing."""
     dsd, rate = Dsd(FREE), Fraction(7, 10)
     for accepted, rejected in [(3, 1), (0, 0), (0, 4), (5, 0), (0, 0), (1, 1)]:
-        dsd.observe(step(accepted, rejected))
+        dsd.observe(step(accepted, rejected), NOT_LOOKED_AT)
         if accepted + rejected:
             rate = Fraction(85, 100) * rate + Fraction(15, 100) * Fraction(accepted, accepted + rejected)
         assert dsd.rate == pytest.approx(float(rate), rel=1e-12)
@@ -109,7 +113,7 @@ def test_it_decides_every_twenty_steps():
     for number in range(60):
         # Nothing is accepted for 20 steps, then everything would be; but one that does not draft learns nothing.
         lengths.append(dsd.num_drafts(1))
-        dsd.observe(step(0, 1) if number < 20 else step(*(4, 0) if lengths[-1] else (0, 0)))
+        dsd.observe(step(0, 1) if number < 20 else step(*(4, 0) if lengths[-1] else (0, 0)), NOT_LOOKED_AT)
     assert INTERVAL == 20
     assert [len(set(lengths[at : at + 20])) for at in (0, 20, 40)] == [1, 1, 1]
     assert lengths[0] > 0 and lengths[20] == lengths[40] == 0

@@ -6,6 +6,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+import torch
 from tiny_models import NEW_TOKENS, PROMPTS, VOCAB_SIZE, noisy_copy, random_prompts, target, transformers_generate
 
 from tetris_decode.costs import CostTable
@@ -58,24 +59,48 @@ def counts(steps) -> list[tuple[int, ...]]:
     return [tuple(getattr(step, name) for name in COUNTS) for step in steps]
 
 
+class Watched:
+    """A policy, and of each step what it was told of the rows: drafts, how many were verified, what came of them.
+
+    Rows that sat out are left out: what they hold means nothing. So is their order, which is the batch's own matter.
+    """
+
+    def __init__(self, policy):
+        self.policy, self.length = policy, policy.length
+        self.num_drafts, self.select = policy.num_drafts, policy.select
+        self.seen = []
+
+    def observe(self, step, outcome):
+        self.policy.observe(step, outcome)
+        columns = outcome.drafts.ids, outcome.drafts.lens, *outcome[1:]
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        running = [(ids[:n], n, verified, count, coupled) for ids, n, verified, count, coupled in rows if count]
+        assert [column.dtype for column in outcome[1:]] == [torch.int32, torch.int32, torch.bool]
+        assert len(running) == step.requests and sum(row[3] - 1 for row in running) == step.accepted
+        self.seen.append(sorted(running))
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
 @pytest.mark.parametrize("ends_early", [False, True])
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("name", ["model", "ngram"])
 def test_a_greedy_replay_is_the_live_decoder(name, policy, ends_early, batch_size):
-    """Every count of every step, and the texts' lengths."""
+    """Every count of every step, what became of each row's drafts, and the texts' lengths."""
     eos = eos_token() if ends_early else None
+    seen_live = Watched(POLICIES[policy]())
     live = generate(
         target(),
         PROMPTS,
         LIMITS,
         batch_size=batch_size,
         drafter=drafter(name),
-        policy=POLICIES[policy](),
+        policy=seen_live,
         eos_token_id=eos,
     )
-    replayed = simulate(recorded(name, eos), POLICIES[policy](), COSTS, batch_size=batch_size)
+    watched = Watched(POLICIES[policy]())
+    replayed = simulate(recorded(name, eos), watched, COSTS, batch_size=batch_size)
     assert counts(replayed.steps) == counts(live.steps)
+    assert watched.seen == seen_live.seen and len(watched.seen) == len(live.steps)
     assert [times.tokens for times in replayed.requests] == [len(output) for output in live.outputs]
     if policy == "fixed 3" and not ends_early:
         assert sum(step.accepted for step in live.steps) > 5 and sum(step.rejected for step in live.steps) > 5
