@@ -236,6 +236,8 @@ def test_meta_tensors_give_shapes():
 
 def test_public_names():
     stages = {"score", "select", "select_from_logits", "pack", "accept"}
-    assert set(tetris_kernels.__all__) == stages | {"Accepted", "PackedBatch", "Selection", "__version__", "warmup"}
+    others = {"deadline_preferences", "update_waited", "waiting_weights", "warmup", "__version__"}
+    types = {"Accepted", "PackedBatch", "Preferences", "Selection"}
+    assert set(tetris_kernels.__all__) == stages | others | types
     assert all(callable(getattr(tetris_kernels, stage)) for stage in stages)
     assert all(hasattr(torch.ops.tetris_kernels, stage) for stage in stages)

@@ -3,20 +3,25 @@
 from tetris_kernels.acceptance import accept
 from tetris_kernels.compilation import warmup
 from tetris_kernels.packing import pack
+from tetris_kernels.preferences import deadline_preferences, update_waited, waiting_weights
 from tetris_kernels.scoring import score, select_from_logits
 from tetris_kernels.selection import select
-from tetris_kernels.types import Accepted, PackedBatch, Selection
+from tetris_kernels.types import Accepted, PackedBatch, Preferences, Selection
 
 __all__ = [
     "Accepted",
     "PackedBatch",
+    "Preferences",
     "Selection",
     "__version__",
     "accept",
+    "deadline_preferences",
     "pack",
     "score",
     "select",
     "select_from_logits",
+    "update_waited",
+    "waiting_weights",
     "warmup",
 ]
 __version__ = "0.1.0"

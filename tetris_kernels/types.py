@@ -1,4 +1,4 @@
-"""What the stages return."""
+"""What the stages return, and the preferences that `select` takes."""
 
 from __future__ import annotations
 
@@ -44,6 +44,17 @@ class Selection(NamedTuple):
         position = slot - self.cu_lens.index_select(0, request)
         padding = slot >= self.cu_lens.select(0, -1)
         return request.masked_fill_(padding, -1), position.masked_fill_(padding, -1)
+
+
+class Preferences(NamedTuple):
+    """What `select` is to respect of each request, by the names of its arguments.
+
+    min_lens:    [N] int32, drafts that come before all others.
+    log_weights: [N] float32, priority in nats.
+    """
+
+    min_lens: Tensor
+    log_weights: Tensor
 
 
 class PackedBatch(NamedTuple):
