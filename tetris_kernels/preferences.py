@@ -55,9 +55,9 @@ def deadline_preferences(
     A rate of x tokens per second is x tokens left and 1 second left. If what is behind is to be caught up with within
     t seconds, it is t seconds left, and the tokens that are due by then and not emitted yet.
 
-    A need is an average: a request that gets just that much is late about half of the time, so aim earlier. Floors
-    count towards the budget of `select`, which takes shallow ones first if it cannot hold them all. Preferences must
-    not depend on this step's drafts, or sampled output is biased: the acceptance rate is that of earlier steps.
+    A need is an average: a request that is given just that much is early or late by chance, so aim before the deadline.
+    Floors count towards the budget of `select`, which takes shallow ones first if it cannot hold them all. Preferences
+    must not depend on this step's drafts, or sampled output is biased: the acceptance rate is that of earlier steps.
 
     Args:
         tokens_left: [N] int32, int64 or float32, tokens that each request is still to emit by its deadline. Nothing
@@ -166,12 +166,12 @@ def waiting_weights(waited: Tensor, *, nats_per_step: float) -> Tensor:
 
 
 def _as_seconds(value: Any, like: tuple[str, Tensor]) -> float | Tensor:
-    """A number above 0; or the tensor, without its axes and, since it is not looked at, with 0 for what is below."""
+    """A number above 0, or the tensor without its axes."""
     if isinstance(value, Tensor):
         if value.numel() != 1:
             raise ValueError(f"step_seconds: expected a tensor of one element, got shape {list(value.shape)}")
         checks.check_like("step_seconds", value, (torch.float32,), tuple(value.shape), "of one element", like)
-        return value.reshape(()).double().clamp(min=0)
+        return value.reshape(()).double()
     seconds = _as_number("step_seconds", value)
     if not 0 < seconds < math.inf:
         raise ValueError(f"step_seconds: expected a finite number above 0, got {seconds}")

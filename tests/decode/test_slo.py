@@ -43,7 +43,7 @@ def a_step(seconds: float) -> Step:
 def test_preferences_are_those_of_a_history_in_lists(seed, out_of_reach):
     """Every row's tests and tokens one by one, with rows that sit out, drafts that run out, and the coupled bonus."""
     rng = random.Random(seed)
-    tokens, seconds = [40, 30, 50, 20, 40], [1.0, INF, 0.8, 0.1, 2.5]
+    tokens, seconds = [60, 30, 50, 50, 90], [1.0, INF, 0.8, 0.1, 1.8]
     policy = goals(tokens, seconds, out_of_reach=out_of_reach, nats_per_step=0.25)
     accepted, tested, waited = [FIRST_RATE * FIRST_TESTS] * 5, [float(FIRST_TESTS)] * 5, [0] * 5
     left, clock, step_seconds, wanted = list(tokens), 0.0, None, Preferences(torch.zeros(5).int(), torch.zeros(5))
