@@ -50,7 +50,7 @@ def deadline_preferences(
             if drafts > num_drafts:  # out of reach
                 need, drafts = (0, 0) if out_of_reach == "none" else (need, num_drafts)
             min_lens[r] = drafts
-            log_weights[r] = min(max(log(need), 0), max_log_weight)
+            log_weights[r] = min(log(max(need, 1)), max_log_weight)
 
     A rate of x tokens per second is x tokens left and 1 second left. If what is behind is to be caught up with within
     t seconds, it is t seconds left, and the tokens that are due by then and not emitted yet.
