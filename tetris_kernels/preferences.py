@@ -138,8 +138,8 @@ def waiting_weights(waited: Tensor, *, nats_per_step: float) -> Tensor:
     """Weights that grow while a request waits, so that none goes without a verified draft for ever.
 
     With weights of nothing else, g = nats_per_step > 0, N requests of at most K drafts, and in each step a budget of
-    C > 0 or more beside floors: a request whose first draft survives with probability s or more goes unverified for
-    at most ::
+    C > 0 or more beside floors: a request that has drafts in every step, of which the first survives with probability
+    s or more, goes unverified for at most ::
 
         floor((c + 2^-12) / g) + 1 + floor((N - 1) / ceil(C / K))
 
