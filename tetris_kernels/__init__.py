@@ -1,6 +1,7 @@
 """Which draft tokens of a batch to verify: exact, on the device, without a host sync."""
 
 from tetris_kernels.acceptance import accept
+from tetris_kernels.calibration import Calibration, Uncalibrated
 from tetris_kernels.compilation import warmup
 from tetris_kernels.packing import pack
 from tetris_kernels.preferences import deadline_preferences, update_waited, waiting_weights
@@ -10,9 +11,11 @@ from tetris_kernels.types import Accepted, PackedBatch, Preferences, Selection
 
 __all__ = [
     "Accepted",
+    "Calibration",
     "PackedBatch",
     "Preferences",
     "Selection",
+    "Uncalibrated",
     "__version__",
     "accept",
     "deadline_preferences",

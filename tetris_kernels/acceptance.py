@@ -9,8 +9,6 @@ from tetris_kernels import checks, ops
 from tetris_kernels.backend import check_backend
 from tetris_kernels.types import Accepted, PackedBatch
 
-BONUS = ("coupled", "direct")
-
 
 def accept(
     target_logits: Tensor,
@@ -86,7 +84,7 @@ def accept(
         shape = (num_requests, num_drafts, vocabulary)
         checks.check_like("draft_logits", draft_logits, checks.FLOATS, shape, "one row per draft", like)
     temperatures, host_temperature = checks.split_temperature(temperature, ("draft_ids", draft_ids))
-    checks.check_choice("bonus", bonus, BONUS)
+    checks.check_choice("bonus", bonus, checks.BONUS)
     check_backend(backend, target_logits.device)
 
     layout = (packed.request_ids, packed.cu_seqlens, packed.lens, packed.draft_lens)

@@ -18,6 +18,9 @@ MAX_SIZE = 2**63 - 1  # of an operator's integer argument
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 INTS = (torch.int32, torch.int64)
 
+KINDS = ("token", "top", "collision")  # of scores
+BONUS = ("coupled", "direct")  # of accept
+
 
 def check_tensor(name: str, value: Any, dtypes: tuple[torch.dtype, ...], axes: tuple[str, ...]) -> None:
     """`value`: a tensor of one of the dtypes and of these axes; an axis called drafts is at most MAX_DRAFTS long."""

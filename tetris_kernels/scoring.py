@@ -11,8 +11,6 @@ from tetris_kernels import checks, ops
 from tetris_kernels.backend import check_backend
 from tetris_kernels.types import Selection
 
-KINDS = ("token", "top", "collision")
-
 
 def score(
     draft_logits: Tensor,
@@ -122,5 +120,5 @@ def _check_logits(draft_logits: Tensor, draft_ids: Tensor, kind: str) -> tuple[s
     if draft_logits.shape[2] == 0:
         raise ValueError(f"draft_logits: expected a vocabulary, got shape {list(draft_logits.shape)}")
     checks.check_like("draft_ids", draft_ids, checks.INTS, draft_logits.shape[:2], "one id per draft", like)
-    checks.check_choice("kind", kind, KINDS)
+    checks.check_choice("kind", kind, checks.KINDS)
     return like

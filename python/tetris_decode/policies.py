@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tetris_decode.drafting import Drafts
 from tetris_decode.metrics import Step
-from tetris_kernels import Selection, select
+from tetris_kernels import Calibration, Selection, Uncalibrated, select
 
 # What `select` takes.
 MAX_LENGTH = 256
@@ -156,3 +156,50 @@ class Threshold(_LearnsNothing):
         # The doubtful draft is verified too: to drop a draft because of what was drawn would bias the output.
         lens = (doubtful.cumsum(1) - doubtful.int() == 0).sum(1)
         return Selection.from_lens(torch.minimum(lens, drafts.lens).int())
+
+
+class Calibrated:
+    """Another policy on calibrated scores, learned from the steps of this run. The other one sees no raw scores.
+
+    Until the calibration is warm, all drafts that the policy may ever ask for are made and verified, whatever its
+    budget. What is learned comes from earlier steps, so the output stays the target's with the same scores as before.
+
+    Args:
+        policy: decides how many drafts are made and which are verified.
+        calibration: of the drafter's kind of scores, and of `policy.length` drafts or more; of one run, and on the
+            drafts' device.
+    """
+
+    def __init__(self, policy: Policy, calibration: Calibration | Uncalibrated) -> None:
+        self.policy, self.calibration = policy, calibration
+
+    @property
+    def length(self) -> int:
+        return self.policy.length
+
+    def num_drafts(self, num_active: int) -> int:
+        return self.policy.num_drafts(num_active) if self.calibration.is_warm else self.length
+
+    def select(self, drafts: Drafts, num_active: int) -> Selection:
+        if not self.calibration.is_warm:
+            return FixedLength(self.length).select(drafts, num_active)
+        return self.policy.select(self._calibrated(drafts), num_active)
+
+    def observe(self, step: Step, outcome: Outcome) -> None:
+        drafts = outcome.drafts
+        self.policy.observe(step, outcome._replace(drafts=self._calibrated(drafts)))
+        if drafts.ids.shape[1]:
+            self.calibration.update(
+                drafts.logprobs,
+                outcome.lens,
+                outcome.counts,
+                outcome.coupled,
+                kind=drafts.kind,
+                draft_lens=drafts.lens,
+            )
+
+    def _calibrated(self, drafts: Drafts) -> Drafts:
+        # Where the drafter was not asked, there are no scores of any kind.
+        if not drafts.ids.shape[1]:
+            return drafts
+        return drafts._replace(logprobs=self.calibration(drafts.logprobs, kind=drafts.kind))

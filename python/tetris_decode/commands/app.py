@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from tetris_decode.commands.bench import bench
+from tetris_decode.commands.calibrate import calibrate
 from tetris_decode.commands.demo import demo
 from tetris_decode.commands.lossless import lossless
 from tetris_decode.commands.plot import plot
@@ -21,6 +22,6 @@ def tetris_decode() -> None:
     """TETRIS draft token selection (arXiv 2502.15197) at work."""
 
 
-for command in (demo, bench, record, replay, simulate, lossless):
+for command in (demo, bench, record, replay, simulate, calibrate, lossless):
     app.command()(command)
 app.add_typer(plot, name="plot")
