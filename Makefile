@@ -98,6 +98,7 @@ pictures: $(MODEL) ## draw the pictures of README and docs again, from the recor
 	$(LIVE) -m tetris_decode plot allocation --out docs/pictures/allocation.png
 	$(LIVE) -m tetris_decode plot budget --out docs/pictures/budget.png
 	$(LIVE) -m tetris_decode plot reliability --out docs/pictures/reliability.png
+	$(LIVE) -m tetris_decode plot reliability --calibrated --out docs/pictures/calibration.png
 
 test-model: $(MODEL) ## tests on the real model, a few minutes
 	TETRIS_TEST_MODEL=1 GOMP_SPINCOUNT=20000 $(BIN)/python -m pytest tests/decode/test_smollm2.py

@@ -153,8 +153,10 @@ class Reliability:
         return float(np.average(np.abs(self.estimated - self.observed), weights=self.counts))
 
 
-def reliability(run: Run) -> Reliability:
+def reliability(run: Run, scores: NDArray[np.float32] | None = None) -> Reliability:
     """A draft survives if it and all before it are accepted; the estimate is the product of q up to it.
+
+    scores: [M, K] log-probabilities in place of the drafter's log q.
 
     Raises:
         ValueError: a run without a draft.
@@ -162,7 +164,8 @@ def reliability(run: Run) -> Reliability:
     there = np.arange(run.num_drafts) < run.draft_lens[:, None]
     if not there.any():
         raise ValueError(f"run: expected one with drafts, got none in {run.name}")
-    estimate = np.exp(run.log_q.astype(np.float64).cumsum(1))[there]
+    log_q = run.log_q if scores is None else scores
+    estimate = np.exp(log_q.astype(np.float64).cumsum(1))[there]
     survived = np.logical_and.accumulate(run.accepted, axis=1)[there]
     bins = np.minimum((estimate * BINS).astype(np.int64), BINS - 1)
     counts = np.bincount(bins, minlength=BINS)

@@ -140,14 +140,21 @@ def _xy(points: Sequence[Point]) -> tuple[list[float], list[float]]:
     return [point.verified for point in points], [point.tokens for point in points]
 
 
-def reliability(runs: Sequence[Reliability]) -> Figure:
-    """Observed against estimated survival, and below how many drafts have it."""
+def reliability(runs: Sequence[Reliability], calibrated: Sequence[Reliability] = ()) -> Figure:
+    """Observed against estimated survival, and below how many drafts have it.
+
+    calibrated: of the same runs with other scores, if there are any.
+    """
     figure = _figure(3.8, f"Do drafts survive as often as their scores say? {_models(runs)}")
     axes = figure.subplots(2, len(runs), sharex=True, sharey="row", squeeze=False, height_ratios=(3, 1))
     for (ax, below), of in zip(axes.T, runs, strict=True):
         ax.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--")
         ax.plot(of.estimated, of.observed, "o-", color=BLUE, linewidth=1, markersize=4.5)
-        ax.set_title(f"{of.run}\nmean gap {of.error:.2f}", loc="left")
+        after = next((other for other in calibrated if other.run == of.run), None)
+        if after:
+            ax.plot(after.estimated, after.observed, "s-", color=ORANGE, linewidth=1, markersize=4, label="calibrated")
+        gap = f"{of.error:.2f} → {after.error:.2f}" if after else f"{of.error:.2f}"
+        ax.set_title(f"{of.run}\nmean gap {gap}", loc="left")
         ax.set_xlim(0, 1)
         ax.set_ylim(0, 1)
         ax.grid()
@@ -159,9 +166,14 @@ def reliability(runs: Sequence[Reliability]) -> Figure:
     axes[0, 0].annotate(
         "as estimated", (0.75, 0.75), (0.75, 0.05), color=GREY, fontsize=8, ha="center", arrowprops=line
     )
+    if calibrated:
+        axes[0, 0].legend(frameon=False, loc="upper left", fontsize=8)
     axes[0, 0].set_ylabel("observed survival")
     axes[1, 0].set_ylabel("drafts")
-    figure.supxlabel("estimated survival: product of the drafter's probabilities up to the draft")
+    figure.supxlabel(
+        "estimated survival: product of the drafter's probabilities up to the draft"
+        + (", and of calibrated ones" if calibrated else "")
+    )
     return figure
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import test_cli
+from code_blocks import ROOT, blocks
 from made_runs import head, made_run
 
 from tetris_decode import plot_data
@@ -136,6 +137,20 @@ def test_a_run_without_drafts_is_refused():
     run = made_run(np.zeros((1, 2)), np.zeros((1, 2)), [2])
     with pytest.raises(ValueError, match="run: expected one with drafts, got none in made@T0"):
         list(fitted(run, {RAW: run.log_q}))
+
+
+def test_the_document_quotes_what_is_printed():
+    """Numbers may differ a little: a fit's last bits depend on the processor, and so may which of two drafts is cut."""
+    quoted = next(code for code in blocks(ROOT / "docs" / "calibration.md", "text") if "TETRIS in batches" in code)
+    printed = invoke()[1]
+    number = r"[-+]?\d+\.\d+"
+    texts = [re.sub(r"\s+", " ", re.sub(number, "", text)).strip() for text in (quoted, printed)]
+    assert texts[0] == texts[1]
+    numbers = [[float(x) for x in re.findall(number, text)] for text in (quoted, printed)]
+    assert numbers[0] == pytest.approx(numbers[1], abs=0.5)
+    # What needs no fit is the same everywhere.
+    of_raw = [re.findall(rf"^ *{RAW} .*$", text, re.M) for text in (quoted, printed)]
+    assert [line.rstrip() for line in of_raw[0]] == [line.rstrip() for line in of_raw[1]] and len(of_raw[0]) == 8
 
 
 SMALL = ["--run", "layer-skip@T0.7", "-k", "1", "-k", "0.5", "--batch-size", "16"]

@@ -15,9 +15,9 @@ from tetris_decode.draft_model import ModelDrafter
 from tetris_decode.goodput import Dsd
 from tetris_decode.ngram import NgramDrafter
 from tetris_decode.ngram_table import NgramTable
-from tetris_decode.policies import NO_SPECULATION, FixedLength, Tetris, Threshold
+from tetris_decode.policies import NO_SPECULATION, Calibrated, FixedLength, Tetris, Threshold
 from tetris_decode.sampling import Sampling
-from tetris_kernels import Selection
+from tetris_kernels import Calibration, Selection
 
 
 def sample(policy, drafter=None, **options) -> list[list[int]]:
@@ -85,6 +85,16 @@ def test_a_doubtful_draft_that_is_dropped_is_seen():
 @pytest.mark.parametrize("score", ["top", "collision"])
 def test_other_scores(score):
     assert p_value(sample(Tetris(0.7, 2), ModelDrafter(models()[1], score=score)), exact_law(1.0, 1.0)) > LEVEL
+
+
+@pytest.mark.parametrize("score", ["token", "top"])
+@pytest.mark.parametrize("warmup", [0, 2])
+def test_calibrated_scores(score, warmup):
+    """Learned from earlier steps, from drawn tokens too."""
+    calibration = Calibration(2, kind=score, warmup=warmup, refit_every=1)
+    outputs = sample(Calibrated(Tetris(0.7, 2), calibration), ModelDrafter(models()[1], score=score))
+    assert calibration.slope.item() != 1
+    assert p_value(outputs, exact_law(1.0, 1.0)) > LEVEL
 
 
 @pytest.mark.parametrize("policy", [FixedLength(2), Tetris(0.7, 2)], ids=["fixed", "budget"])

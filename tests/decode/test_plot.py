@@ -89,6 +89,16 @@ def test_reliability_is_drawn_as_it_is(runs):
     assert [bar.get_height() for bar in below.patches] == of.counts.tolist()
 
 
+def test_calibrated_reliability_is_drawn_beside_it(runs, tmp_path):
+    run = next(iter(runs.values()))
+    before, after = plot_data.reliability(run), plot_data.reliability(run, run.log_q / 2)
+    above = plots.reliability([before], [after]).axes[0]
+    assert np.array_equal(above.lines[1].get_xydata(), np.stack([before.estimated, before.observed], 1))
+    assert np.array_equal(above.lines[2].get_xydata(), np.stack([after.estimated, after.observed], 1))
+    assert above.get_title(loc="left").endswith(f"mean gap {before.error:.2f} → {after.error:.2f}")
+    drawn(tmp_path / "p.png", "reliability", "--calibrated")
+
+
 def test_budget_curves_are_drawn_as_they_are(runs):
     all_curves = [plot_data.budget_curves(run, 8) for run in runs.values()]
     for ax, of in zip(plots.budget(all_curves).axes, all_curves, strict=True):

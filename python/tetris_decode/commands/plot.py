@@ -54,14 +54,24 @@ def budget(
 
 
 @plot.command()
-def reliability(out: Out, trace: recorded.Trace = None, run: recorded.Names = None) -> None:
+def reliability(
+    out: Out,
+    trace: recorded.Trace = None,
+    run: recorded.Names = None,
+    calibrated: Annotated[
+        bool, typer.Option("--calibrated", help="Of calibrated scores too, learned from other requests.")
+    ] = False,
+) -> None:
     """Observed survival of drafts by estimated one."""
     with errors_in_a_sentence():
         check_out(out)
         from tetris_decode import plot_data, plots
+        from tetris_decode.calibrate import cross_fitted
 
-        data = [plot_data.reliability(run) for run in recorded_runs(trace, run)]
-        plots.save(lambda: plots.reliability(data), out)
+        runs = recorded_runs(trace, run)
+        data = [plot_data.reliability(run) for run in runs]
+        after = [plot_data.reliability(run, cross_fitted(run, "logistic")) for run in runs] if calibrated else []
+        plots.save(lambda: plots.reliability(data, after), out)
 
 
 @plot.command()
