@@ -3,8 +3,11 @@
 from tetris_kernels.acceptance import accept
 from tetris_kernels.calibration import Calibration, Uncalibrated
 from tetris_kernels.compilation import warmup
+from tetris_kernels.costs import CostTable
 from tetris_kernels.packing import pack
+from tetris_kernels.planning import Plan, plan_budget
 from tetris_kernels.preferences import deadline_preferences, update_waited, waiting_weights
+from tetris_kernels.readback import Readback
 from tetris_kernels.scoring import score, select_from_logits
 from tetris_kernels.selection import select
 from tetris_kernels.types import Accepted, PackedBatch, Preferences, Selection
@@ -12,14 +15,18 @@ from tetris_kernels.types import Accepted, PackedBatch, Preferences, Selection
 __all__ = [
     "Accepted",
     "Calibration",
+    "CostTable",
     "PackedBatch",
+    "Plan",
     "Preferences",
+    "Readback",
     "Selection",
     "Uncalibrated",
     "__version__",
     "accept",
     "deadline_preferences",
     "pack",
+    "plan_budget",
     "score",
     "select",
     "select_from_logits",

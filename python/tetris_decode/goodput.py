@@ -6,11 +6,10 @@ steps, and not speculating is favoured a little.
 
 from __future__ import annotations
 
-from tetris_decode.costs import CostTable
 from tetris_decode.drafting import Drafts
 from tetris_decode.metrics import Step
 from tetris_decode.policies import FixedLength, Outcome
-from tetris_kernels import Selection
+from tetris_kernels import CostTable, Selection
 
 FIRST_RATE = 0.7
 KEPT = 0.85  # of the moving average, in each step that verified drafts

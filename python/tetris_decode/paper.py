@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tetris_decode.costs import CostTable
 from tetris_decode.goodput import Dsd
 from tetris_decode.metrics import Metrics
 from tetris_decode.policies import NO_SPECULATION, FixedLength, Oracle, Policy, Tetris, Threshold
 from tetris_decode.simulate import Replay, make_queue, simulate
+from tetris_kernels import CostTable
 
 LENGTHS = (1, 2, 3, 4, 5, 6)
 EXTRA = (1, 2, 3)

@@ -12,12 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tetris_decode.costs import CostTable
 from tetris_decode.metrics import Metrics
 from tetris_decode.policies import FixedLength, Oracle, Policy, Tetris
 from tetris_decode.simulate import Replay, simulate
 from tetris_decode.traces import Run
-from tetris_kernels import select
+from tetris_kernels import CostTable, select
 
 BINS = 10
 

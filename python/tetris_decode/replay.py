@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tetris_decode.costs import CostTable
 from tetris_decode.policies import FixedLength, Policy, Tetris
 from tetris_decode.simulate import Replay, Simulation, make_queue, simulate
+from tetris_kernels import CostTable
 
 RESAMPLES = 2000
 SEED = 0

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from tetris_decode.costs import CostTable
+from tetris_kernels import CostTable
 
 LABEL = "a model, nothing measured"
 

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tetris_decode.costs import CostTable
 from tetris_decode.drafting import Drafts
 from tetris_decode.metrics import Metrics, RequestTimes, Step
 from tetris_decode.policies import Outcome, Policy
 from tetris_decode.traces import Run
+from tetris_kernels import CostTable
 
 IntArray = NDArray[np.int64]
 

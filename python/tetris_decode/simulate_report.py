@@ -10,7 +10,6 @@ from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from tetris_decode.costs import CostTable
 from tetris_decode.findings import findings
 from tetris_decode.optimality import OBJECTIVES, READINGS, Loss
 from tetris_decode.optimality import Setting as Instance
@@ -28,6 +27,7 @@ from tetris_decode.paper import (
     Setting,
 )
 from tetris_decode.traces import Run
+from tetris_kernels import CostTable
 
 HEADERS = (
     "policy",

@@ -8,7 +8,6 @@ import pytest
 import torch
 from tiny_models import NEW_TOKENS, PROMPTS, noisy_copy, target, transformers_generate
 
-from tetris_decode.costs import CostTable
 from tetris_decode.decoder import generate
 from tetris_decode.draft_model import ModelDrafter
 from tetris_decode.drafting import Drafts
@@ -16,7 +15,7 @@ from tetris_decode.metrics import Step
 from tetris_decode.policies import Calibrated, FixedLength, Outcome, Tetris
 from tetris_decode.record import record
 from tetris_decode.simulate import simulate
-from tetris_kernels import Calibration, Uncalibrated
+from tetris_kernels import Calibration, CostTable, Uncalibrated
 
 STEP = Step(2, 8, 3, 2, 1, 0, 4, 0.0, 0.0, 1.0)
 COSTS = CostTable({}, (1, 1001), (1.0, 1001.0), (0.0,) * 9)

@@ -9,7 +9,6 @@ import torch
 from tiny_laws import LENGTH, LEVEL, PROMPT, REQUESTS, VOCAB, codes, exact_law, models, p_value
 
 from tetris_decode import decoder, goodput
-from tetris_decode.costs import CostTable
 from tetris_decode.decoder import generate
 from tetris_decode.draft_model import ModelDrafter
 from tetris_decode.goodput import Dsd
@@ -17,7 +16,7 @@ from tetris_decode.ngram import NgramDrafter
 from tetris_decode.ngram_table import NgramTable
 from tetris_decode.policies import NO_SPECULATION, Calibrated, FixedLength, Tetris, Threshold
 from tetris_decode.sampling import Sampling
-from tetris_kernels import Calibration, Selection
+from tetris_kernels import Calibration, CostTable, Selection
 
 
 def sample(policy, drafter=None, **options) -> list[list[int]]:

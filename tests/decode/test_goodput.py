@@ -9,13 +9,13 @@ import pytest
 import torch
 from tiny_models import NEW_TOKENS, PROMPTS, noisy_copy, random_prompts, target, transformers_generate
 
-from tetris_decode.costs import CostTable
 from tetris_decode.decoder import generate
 from tetris_decode.draft_model import ModelDrafter
 from tetris_decode.drafting import Drafts
 from tetris_decode.goodput import INTERVAL, Dsd
 from tetris_decode.metrics import Step
 from tetris_decode.policies import Outcome
+from tetris_kernels import CostTable
 
 # DSD learns from totals.
 NOT_LOOKED_AT = Outcome(Drafts.none(torch.zeros(1, 1)), torch.zeros(1), torch.zeros(1), torch.zeros(1))

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from made_runs import head, made_run
 
-from tetris_decode.costs import CostTable
 from tetris_decode.findings import findings
 from tetris_decode.metrics import Metrics
 from tetris_decode.paper import (
@@ -29,6 +28,7 @@ from tetris_decode.paper import (
 from tetris_decode.policies import FixedLength, Oracle, Tetris, Threshold
 from tetris_decode.simulate import Replay, make_queue, simulate
 from tetris_decode.traces import load_runs
+from tetris_kernels import CostTable
 
 COSTS = CostTable({"kind": "made"}, (1, 9, 100), (1.0, 1.0, 6.0), tuple(0.05 * n for n in range(9)))
 RUN = head(load_runs()["ngram@T0"], 10)

@@ -11,11 +11,11 @@ import pytest
 from made_runs import made_run
 
 from tetris_decode import plot_data
-from tetris_decode.costs import CostTable
 from tetris_decode.plot_data import Measured
 from tetris_decode.policies import FixedLength, Oracle, Tetris
 from tetris_decode.simulate import simulate
 from tetris_decode.traces import load_runs
+from tetris_kernels import CostTable
 
 HALF, SURE = math.log(0.5), math.log(0.95)
 

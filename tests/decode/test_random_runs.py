@@ -8,7 +8,6 @@ import pytest
 from tiny_models import VOCAB_SIZE, noisy_copy, random_prompts, target, transformers_generate
 
 from tetris_decode import goodput
-from tetris_decode.costs import CostTable
 from tetris_decode.decoder import generate
 from tetris_decode.draft_model import ModelDrafter
 from tetris_decode.drafting import Drafter
@@ -16,6 +15,7 @@ from tetris_decode.goodput import Dsd
 from tetris_decode.ngram import NgramDrafter
 from tetris_decode.ngram_table import NgramTable
 from tetris_decode.policies import NO_SPECULATION, FixedLength, Policy, Tetris, Threshold
+from tetris_kernels import CostTable
 
 LONGEST = 20
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 from tiny_models import NEW_TOKENS, PROMPTS, VOCAB_SIZE, noisy_copy, random_prompts, target, transformers_generate
 
-from tetris_decode.costs import CostTable
 from tetris_decode.decoder import generate
 from tetris_decode.draft_model import ModelDrafter
 from tetris_decode.goodput import Dsd
@@ -19,6 +18,7 @@ from tetris_decode.policies import NO_SPECULATION, FixedLength, Oracle, Tetris, 
 from tetris_decode.record import record
 from tetris_decode.simulate import Simulation, make_queue, simulate
 from tetris_decode.traces import Run
+from tetris_kernels import CostTable
 
 LIMITS = [NEW_TOKENS, 1, 5, NEW_TOKENS, 9]
 # One token takes what two drafts take; a table that holds at all points.

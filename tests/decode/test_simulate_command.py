@@ -11,9 +11,9 @@ from made_runs import head
 
 from tetris_decode import traces
 from tetris_decode.commands import simulate as command
-from tetris_decode.costs import CostTable
 from tetris_decode.roofline import SYSTEMS
 from tetris_decode.traces import load_runs
+from tetris_kernels import CostTable
 
 
 def invoke(*arguments: str) -> tuple[int, str]:

@@ -11,7 +11,6 @@ import pytest
 import torch
 from tiny_models import NEW_TOKENS, PROMPTS, noisy_copy, target, transformers_generate
 
-from tetris_decode.costs import CostTable
 from tetris_decode.decoder import generate
 from tetris_decode.draft_model import ModelDrafter
 from tetris_decode.drafting import Drafts
@@ -20,7 +19,7 @@ from tetris_decode.policies import FixedLength, Outcome, Policy, Tetris
 from tetris_decode.simulate import Replay, simulate
 from tetris_decode.slo import FIRST_RATE, FIRST_TESTS, KEPT, Deadlines
 from tetris_decode.traces import load_runs
-from tetris_kernels import Preferences, deadline_preferences, select
+from tetris_kernels import CostTable, Preferences, deadline_preferences, select
 
 INF = float("inf")
 

@@ -14,13 +14,13 @@ from tetris_decode import simulate_report
 from tetris_decode.commands import options, recorded
 from tetris_decode.commands.console import console, errors_in_a_sentence, partial_results, progress
 from tetris_decode.commands.recorded import recorded_runs
-from tetris_decode.costs import CostTable
 from tetris_decode.optimality import OBJECTIVES, READINGS, Setting, experiment
 from tetris_decode.paper import LENGTHS, study
 from tetris_decode.paper import Setting as Studied
 from tetris_decode.roofline import SYSTEMS
 from tetris_decode.simulate import Replay
 from tetris_decode.traces import Run
+from tetris_kernels import CostTable
 
 BATCH_SIZES = (16, 32, 64)
 PARTIAL = Path("tetris-decode-simulate.json")

@@ -8,8 +8,10 @@ import re
 from fractions import Fraction
 
 import pytest
+import torch
 
-from tetris_decode.costs import CostTable
+from tetris_kernels import CostTable
+from tetris_kernels.costs import MAX_ENDS
 
 KEY = {"device": "a CPU", "dtype": "bfloat16"}
 
@@ -41,6 +43,26 @@ def test_verification_never_falls():
 def test_a_flat_table():
     flat = table(tokens=(1, 2), seconds=(3.0, 3.0))
     assert {flat.verification(tokens) for tokens in (0, 1, 2, 999)} == {3.0}
+    text = "cost table: expected seconds that rise somewhere, or every draft is worth verifying, got 3.0 from 1 to 2"
+    for refused in (flat.require_rising, flat.ends):
+        with pytest.raises(ValueError, match=text):
+            refused()
+
+
+def test_a_staircase():
+    stairs = table(staircase=True)
+    assert [stairs.verification(tokens) for tokens in (0, 4, 5, 8, 9, 16)] == [1.0, 1.0, 1.5, 1.5, 4.0, 4.0]
+    with pytest.raises(ValueError, match="tokens: expected at most 16, the last bucket, got 17"):
+        stairs.verification(17)
+
+
+def test_ends():
+    tokens, seconds = table().ends("cpu")
+    assert (tokens.tolist(), tokens.dtype) == ([4, 8, 16], torch.int32)
+    assert (seconds.tolist(), seconds.dtype) == ([1.0, 1.5, 4.0], torch.float32)
+    many = tuple(range(1, MAX_ENDS + 2))
+    with pytest.raises(ValueError, match=f"tokens: expected at most {MAX_ENDS} points, got {MAX_ENDS + 1}"):
+        table(tokens=many, seconds=tuple(map(float, many))).ends()
 
 
 def test_drafting():
@@ -90,8 +112,9 @@ def test_a_table_of_something_else():
 
 def test_saved_and_loaded(tmp_path):
     path = tmp_path / "costs.json"
-    table().save(path)
-    assert CostTable.load(path) == table()
+    for saved in (table(), table(staircase=True)):
+        saved.save(path)
+        assert CostTable.load(path) == saved
 
 
 @pytest.mark.parametrize(
