@@ -15,6 +15,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from tetris_decode.plot_data import Allocation, BudgetCurves, Measured, Point, Reliability, Throughputs
+from tetris_kernels import CostTable
 
 WIDTH, DPI = 8.0, 200
 # Okabe and Ito.
@@ -41,7 +42,7 @@ def save(draw: Callable[[], Figure], path: Path) -> None:
 
 
 def _colour(policy: str) -> str:
-    families = {"TETRIS": BLUE, "fixed": ORANGE, "DSD": PURPLE, "threshold": GREEN}
+    families = {"TETRIS": BLUE, "fixed": ORANGE, "DSD": PURPLE, "threshold": GREEN, "adaptive": RED}
     return next((colour for family, colour in families.items() if policy.startswith(family)), GREY)
 
 
@@ -133,6 +134,24 @@ def budget(curves: Sequence[BudgetCurves]) -> Figure:
     axes[0].legend(frameon=False, loc="lower right", fontsize=8, handlelength=1.5)
     figure.supxlabel("drafts verified per request and step")
     figure.supylabel("tokens per verification")
+    return figure
+
+
+def costs(table: CostTable) -> Figure:
+    """Seconds of a verification by its tokens, and of drafting by its length."""
+    figure = _figure(3.2, f"What a step costs: {table.key.get('model', 'a model')}, {table.key.get('device', '')}")
+    left, right = figure.subplots(1, 2, width_ratios=(2, 1))
+    milliseconds = [1e3 * seconds for seconds in table.seconds]
+    style = {"drawstyle": "steps-pre"} if table.staircase else {}
+    left.plot(table.tokens, milliseconds, "o-", color=BLUE, linewidth=1.5, markersize=4.5, **style)
+    left.set_ylim(bottom=0)
+    left.set_xlabel("tokens in a verification")
+    left.set_ylabel("ms, all but drafting")
+    right.bar(range(len(table.draft_seconds)), [1e3 * seconds for seconds in table.draft_seconds], color=ORANGE)
+    right.set_xlabel("drafts made for each request")
+    right.set_ylabel("ms")
+    for ax in (left, right):
+        ax.grid(axis="y")
     return figure
 
 

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from time import perf_counter
 
-import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from tetris_decode.batch import Batch
-from tetris_decode.costs import CostTable
 from tetris_decode.decoder import Decoder, propose
 from tetris_decode.drafting import Drafter
+from tetris_decode.inputs import Inputs
+from tetris_decode.machine import machine
 from tetris_decode.policies import Tetris
 from tetris_decode.sampling import Sampling
+from tetris_kernels import CostTable
 
 # Drafts verified per request and step, in the steps that are measured.
 BUDGETS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
+MORE_BUDGETS = (6.0, 8.0)  # where they are no more tokens than SMALL
+SMALL = 64
 
 
 def measure_costs(
@@ -30,25 +33,38 @@ def measure_costs(
     num_drafts: int,
     steps: int = 10,
     temperature: float = 0.0,
+    tokens: Sequence[int] | None = None,
+    staircase: bool = False,
     key: Mapping[str, str] | None = None,
+    on_step: Callable[[], None] | None = None,
 ) -> CostTable:
     """Steps of TETRIS with budgets from 0 on, in turn, all requests running: medians, by tokens in the batch.
 
     A fixed length of as many tokens costs a little less, as all requests have one length then. Below the first point,
-    where requests have ended, the table says what a full batch costs. What noise makes fall is raised to what comes
-    before it. Times are the host's: on a GPU they may end before the work does.
+    where requests have ended, the table says what a full batch costs. More tokens that seem cheaper are noise: such
+    points are pooled (isotonic regression). Times are the host's; on a GPU a step ends when its tokens are on the host.
 
     Args:
         prompts: a full batch of token ids, long enough to be typical.
         drafter: proposes the drafts.
         num_drafts: made for each request in a step; drafting is measured from 1 on.
-        steps: measured of each budget, and drafting of each length.
+        steps: measured of each budget, and drafting of each length; one more of each before, which allocates.
         temperature: of all requests.
+        tokens: in the batches that are measured, the requests' last tokens included. By default those of `BUDGETS`.
+        staircase: whether those are buckets, see `CostTable`.
         key: what the table is of, see `CostTable`.
+        on_step: called after each step: `steps` + 1 of each of the tokens.
+
+    Raises:
+        ValueError: tokens that are fewer than the requests, or more than requests and drafts.
     """
     num_requests = len(prompts)
+    most = num_requests * (num_drafts + 1)
+    sizes = sorted(set(default_tokens(num_requests, num_drafts) if tokens is None else tokens))
+    if not sizes or sizes[0] < num_requests or sizes[-1] > most:
+        raise ValueError(f"tokens: expected numbers from {num_requests} to {most}, got {sizes}")
     decoders = {}
-    for verified in sorted({round(budget * num_requests) for budget in BUDGETS}):
+    for size in sizes:
         batch = Batch(
             prompts,
             # Nobody ends before the measurement does.
@@ -58,12 +74,14 @@ def measure_costs(
             device=model.device,
         )
         # A drafting model has a cache of one batch.
-        policy = Tetris(verified / num_requests, num_drafts)
-        decoders[num_requests + verified] = Decoder(model, batch, copy.copy(drafter), policy)
+        policy = Tetris((size - num_requests) / num_requests, num_drafts)
+        decoders[size] = Decoder(model, batch, copy.copy(drafter), policy)
     for _ in range(steps + 1):
         # In turn, so that a machine that changes its speed does so for all of them.
         for decoder in decoders.values():
             decoder.step()
+            if on_step:
+                on_step()
     # The first step of a decoder allocates.
     seconds = [median(step.seconds - step.draft_seconds for step in d.steps[1:]) for d in decoders.values()]
     drafts = list(decoders.values())[-1]
@@ -71,9 +89,41 @@ def measure_costs(
     return CostTable(
         key=key or {},
         tokens=tuple(decoders),
-        seconds=tuple(np.maximum.accumulate(seconds).tolist()),
-        draft_seconds=tuple(np.maximum.accumulate(drafting).tolist()),
+        seconds=isotonic(seconds),
+        draft_seconds=isotonic(drafting),
+        staircase=staircase,
     )
+
+
+def key(inputs: Inputs, batch_size: int, temperature: float) -> dict[str, str]:
+    """What a table of these inputs is of: tables of another device, model, dtype, drafter or version are refused."""
+    return {
+        "model": inputs.chat.name,
+        "dtype": str(inputs.chat.model.dtype).removeprefix("torch."),
+        "drafter": inputs.drafter_name,
+        "batch_size": str(batch_size),
+        "temperature": f"{temperature:g}",
+        "device": machine(inputs.chat.model.device),
+    }
+
+
+def default_tokens(num_requests: int, num_drafts: int) -> list[int]:
+    """Tokens of the batches that `measure_costs` measures if it is not told others."""
+    budgets = [*BUDGETS, *(budget for budget in MORE_BUDGETS if num_requests * (1 + budget) <= SMALL)]
+    return sorted({num_requests + round(budget * num_requests) for budget in budgets if budget <= num_drafts})
+
+
+def isotonic(values: Sequence[float]) -> tuple[float, ...]:
+    """The sequence that never falls and is nearest to `values` by squares: neighbours that fall share their mean
+    (pool adjacent violators)."""
+    pools: list[tuple[float, int]] = []  # sums and counts
+    for value in values:
+        total, count = value, 1
+        while pools and pools[-1][0] * count > total * pools[-1][1]:
+            before, many = pools.pop()
+            total, count = total + before, count + many
+        pools.append((total, count))
+    return tuple(total / count for total, count in pools for _ in range(count))
 
 
 @torch.inference_mode()

@@ -9,6 +9,7 @@ from tetris_decode.commands.calibrate import calibrate
 from tetris_decode.commands.demo import demo
 from tetris_decode.commands.lossless import lossless
 from tetris_decode.commands.plot import plot
+from tetris_decode.commands.profile import profile
 from tetris_decode.commands.record import record
 from tetris_decode.commands.replay import replay
 from tetris_decode.commands.simulate import simulate
@@ -22,6 +23,6 @@ def tetris_decode() -> None:
     """TETRIS draft token selection (arXiv 2502.15197) at work."""
 
 
-for command in (demo, bench, record, replay, simulate, calibrate, lossless):
+for command in (demo, bench, profile, record, replay, simulate, calibrate, lossless):
     app.command()(command)
 app.add_typer(plot, name="plot")

@@ -1,0 +1,127 @@
+"""`tetris-decode profile`: measured costs of a tiny model, their smoothing, and the command."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import numpy as np
+import pytest
+from local_models import save
+from test_cli import invoke
+from test_plot import size_of_png
+from tiny_models import noisy_copy, random_prompts, target
+
+from tetris_decode.draft_model import ModelDrafter
+from tetris_decode.profiling import default_tokens, isotonic, measure_costs
+from tetris_kernels import CostTable
+
+PROMPTS = random_prompts(5, 1, 9, 20, 3)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1.0, 2.0, 3.0], (1.0, 2.0, 3.0)),
+        ([3.0, 1.0], (2.0, 2.0)),
+        ([1.0, 4.0, 2.0, 3.0, 9.0], (1.0, 3.0, 3.0, 3.0, 9.0)),
+        ([5.0, 4.0, 3.0], (4.0, 4.0, 4.0)),
+        ([2.0], (2.0,)),
+        ([], ()),
+        ([1.0, 1.0], (1.0, 1.0)),
+    ],
+)
+def test_isotonic_by_hand(values, expected):
+    assert isotonic(values) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_isotonic_is_the_nearest_sequence(seed):
+    """Against the min-max formula: the largest over starts of the least over ends of means."""
+    rng = random.Random(seed)
+    values = [rng.gauss(0, 1) + 0.2 * i for i in range(rng.randint(1, 12))]
+    count = len(values)
+    expected = [
+        max(min(float(np.mean(values[start : end + 1])) for end in range(i, count)) for start in range(i + 1))
+        for i in range(count)
+    ]
+    assert isotonic(values) == pytest.approx(expected)
+
+
+def test_default_tokens():
+    assert default_tokens(16, 8) == [16, 20, 24, 28, 32, 40, 48, 64, 80]
+    assert default_tokens(16, 1) == [16, 20, 24, 28, 32]
+    assert default_tokens(1, 8) == [1, 2, 3, 4, 5, 7, 9]
+    assert default_tokens(8, 6) == [8, 10, 12, 14, 16, 20, 24, 32, 40, 56]
+
+
+def test_measured_costs():
+    key, steps = {"model": "tiny"}, []
+    table = measure_costs(
+        target(),
+        PROMPTS,
+        ModelDrafter(noisy_copy()),
+        num_drafts=4,
+        steps=2,
+        tokens=[7, 25, 5, 7],
+        staircase=True,
+        key=key,
+        on_step=lambda: steps.append(1),
+    )
+    assert table.tokens == (5, 7, 25) and table.key == key and table.staircase
+    assert len(steps) == 3 * 3
+    assert table.seconds[0] > 0 and len(table.draft_seconds) == 5 and table.draft_seconds[0] == 0
+    assert 0 < table.draft_seconds[1] <= table.draft_seconds[4]
+
+
+@pytest.mark.parametrize("tokens", [[4, 9], [9, 26], []])
+def test_tokens_that_no_batch_has(tokens):
+    with pytest.raises(ValueError, match="tokens: expected numbers from 5 to 25, got"):
+        measure_costs(target(), PROMPTS, ModelDrafter(noisy_copy()), num_drafts=4, steps=1, tokens=tokens)
+
+
+@pytest.fixture
+def arguments(tmp_path) -> list[str]:
+    model = save(tmp_path / "model")
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "a b c"}\n{"prompt": "c b"}\n')
+    options = ["--batch-size", "3", "--num-drafts", "2", "--steps", "2", "--dtype", "float32"]
+    return ["profile", "--model", str(model), "--prompts", str(prompts), *options]
+
+
+def test_the_command(tmp_path, arguments):
+    out, plot = tmp_path / "costs.json", tmp_path / "costs.png"
+    code, output = invoke(*arguments, "--out", str(out), "--plot", str(plot))
+    assert code == 0, output
+    assert max(map(len, output.splitlines())) <= 100
+    table = CostTable.load(out)
+    assert table.tokens == (3, 4, 5, 6, 7, 9)
+    assert not table.staircase and len(table.draft_seconds) == 3
+    assert {"model", "dtype", "drafter", "device", "batch_size", "temperature"} == set(table.key)
+    assert table.key["dtype"] == "float32" and table.key["batch_size"] == "3"
+    assert f"Written to {out}." in " ".join(output.split()) and "ms per step" in output
+    assert size_of_png(plot)[0] == 1600
+
+
+def test_json_and_buckets(tmp_path, arguments):
+    out = tmp_path / "costs.json"
+    code, output = invoke(*arguments, "--out", str(out), "--tokens", "4", "--tokens", "9", "--staircase", "--json")
+    assert code == 0, output
+    assert json.loads(output) == json.loads(out.read_text())
+    assert CostTable.load(out).staircase and CostTable.load(out).tokens == (4, 9)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--tokens", "4"], "tokens: expected two numbers or more, got [4]"),
+        (["--tokens", "2", "--tokens", "9"], "tokens: expected numbers from 3 to 9, got [2, 9]"),
+        (["--staircase"], "staircase: expected --tokens, the buckets, got none"),
+        (["--plot", "/nowhere/p.png"], "out: expected a file in a directory that exists, got /nowhere/p.png"),
+    ],
+)
+def test_wrong_input(tmp_path, arguments, options, text):
+    out = tmp_path / "costs.json"
+    code, output = invoke(*arguments, "--out", str(out), *options)
+    assert code == 2 and text in " ".join(output.split())
+    assert not out.exists()
