@@ -9,12 +9,12 @@ from functools import partial
 from transformers import PreTrainedModel
 
 from tetris_decode.bench import Lane, Queue, Row, rows, run_lanes
-from tetris_decode.costs import CostTable
 from tetris_decode.drafting import Drafter
 from tetris_decode.goodput import Dsd
 from tetris_decode.policies import NO_SPECULATION, FixedLength, Policy, Tetris, Threshold
 from tetris_decode.profiling import measure_costs
 from tetris_decode.simulate import Replay, make_queue, simulate
+from tetris_kernels import CostTable
 
 NO_SPECULATION_NAME = "no speculation"
 FIXED_LENGTHS = (1, 2, 3)
