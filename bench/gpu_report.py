@@ -17,7 +17,8 @@ def main() -> int:
         print(f"No CUDA or ROCm GPU that torch {torch.__version__} can use: nothing was checked.")
         return 1
     status = pytest.main(["-q", "-p", "no:cacheprovider", "-m", "kernel", "tests"])
-    status |= pytest.main(["-q", "-p", "no:cacheprovider", "tests/test_gpu.py", "tests/test_gpu_stages.py"])
+    files = [f"tests/test_gpu{name}.py" for name in ("", "_stages", "_calibration")]
+    status |= pytest.main(["-q", "-p", "no:cacheprovider", *files])
     print("\n--- report ---")
     print(f"tetris_kernels {tetris_kernels.__version__}, torch {torch.__version__}, triton {triton.__version__}")
     print(f"Python {platform.python_version()}, {platform.platform()}")

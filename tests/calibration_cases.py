@@ -49,6 +49,5 @@ def counted(rows: list[Row], num_drafts: int, bonus: str = "coupled") -> list[li
     cells = [[[0] * reference.NUM_BINS for _ in range(num_drafts)] for _ in range(2)]
     for row in rows:
         for position, value, accepted in oracle.tested(row, bonus):
-            bin_ = round((oracle.middle(oracle.log_odds(value)) + oracle.LIMIT) * oracle.BINS_PER_UNIT - 0.5)
-            cells[accepted][position][bin_] += 1
+            cells[accepted][position][oracle.bin_of(value)] += 1
     return cells

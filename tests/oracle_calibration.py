@@ -55,20 +55,28 @@ def log_odds(score: float) -> float:
     return min(max(score - math.log(-math.expm1(score)), -LIMIT), LIMIT)
 
 
-def middle(odds: float) -> float:
-    """Of the bin that log-odds are counted in."""
-    last = 2 * LIMIT * BINS_PER_UNIT - 1
-    return (min(math.floor((odds + LIMIT) * BINS_PER_UNIT), last) + 0.5) / BINS_PER_UNIT - LIMIT
+def bin_of(score: float) -> int:
+    """The bin that it is counted in."""
+    return min(math.floor((log_odds(score) + LIMIT) * BINS_PER_UNIT), 2 * LIMIT * BINS_PER_UNIT - 1)
+
+
+def middle(score: float) -> float:
+    """Of the log-odds in its bin."""
+    return (bin_of(score) + 0.5) / BINS_PER_UNIT - LIMIT
 
 
 def sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
 
 
+def softplus(x: float) -> float:
+    """log(1 + e^x), which is -log(sigmoid(-x))."""
+    return max(x, 0) + math.log1p(math.exp(-abs(x)))
+
+
 def calibrated(score: float, slope: float, intercept: float) -> float:
     """The log of the estimate."""
-    x = slope * log_odds(score) + intercept
-    return -math.log1p(math.exp(-x)) if x >= 0 else x - math.log1p(math.exp(x))
+    return -softplus(-(slope * log_odds(score) + intercept))
 
 
 def gradient(
@@ -80,8 +88,19 @@ def gradient(
     """
     terms: list[list[float]] = [[-ridge * (slope - 1)], *([-ridge * b] for b in intercepts)]
     for weight, outcome in outcomes:
-        x = middle(log_odds(outcome.score))
+        x = middle(outcome.score)
         residual = weight * (outcome.accepted - sigmoid(slope * x + intercepts[outcome.position]))
         terms[0].append(residual * x)
         terms[1 + outcome.position].append(residual)
     return [math.fsum(column) for column in terms]
+
+
+def log_posterior(
+    outcomes: Iterable[tuple[float, Tested]], slope: float, intercepts: Sequence[float], ridge: float
+) -> float:
+    """What `gradient` is the gradient of."""
+    terms = [-ridge / 2 * (slope - 1) ** 2, *(-ridge / 2 * b * b for b in intercepts)]
+    for weight, outcome in outcomes:
+        x = slope * middle(outcome.score) + intercepts[outcome.position]
+        terms.append(-weight * softplus(-x if outcome.accepted else x))
+    return math.fsum(terms)

@@ -83,6 +83,24 @@ def test_a_fit_is_the_maximum(seed, num_rows, num_drafts, ridge):
     assert_is_the_maximum(calibration, [(1.0, t) for row in rows for t in oracle.tested(row, "coupled")])
 
 
+@pytest.mark.parametrize("weights", [[1, 0, 0], [-3, 5, -5], [0, 0, 0], [40, -30, 30]], ids=str)
+@pytest.mark.parametrize("many", [1, 1e3, 1e6, 1e9])
+@pytest.mark.parametrize("score", [0.0, -1e-4, -1.0, -INF])
+def test_no_step_makes_a_fit_worse(score, many, weights):
+    """From anywhere; also where all of many drafts of one score came out against it, and Newton's steps go astray."""
+    outcomes = [(many, oracle.Tested(0, score, score == -INF)), (1.0, oracle.Tested(1, -0.5, True))]
+    counts = torch.zeros(2, 2, reference.NUM_BINS, dtype=torch.float64)
+    for weight, (position, value, accepted) in outcomes:
+        counts[int(accepted), position, oracle.bin_of(value)] = weight
+    fit, before = torch.tensor(weights, dtype=torch.float64), -INF
+    for _ in range(30):
+        value = oracle.log_posterior(outcomes, fit[0].item(), fit[1:].tolist(), 1.0)
+        assert value >= before - 1e-11 * abs(before)
+        fit, before = reference.fit(fit, counts, ridge=1.0, steps=1), value
+    gradient = oracle.gradient(outcomes, fit[0].item(), fit[1:].tolist(), 1.0)
+    assert math.hypot(*gradient) < 1e-15 * 16 * many + 1e-9, "rounding of the largest term"
+
+
 @pytest.mark.parametrize("accepted", [False, True])
 @pytest.mark.parametrize("value", [0.0, -1e-5, -0.7, -12.0, -INF, "spread"], ids=str)
 def test_extreme_outcomes_stay_finite(value, accepted):

@@ -111,7 +111,7 @@ class Calibration(_Kind):
         ValueError: an argument out of its range, an unknown kind.
     """
 
-    STEPS = 6  # of a fit; the next one goes on from there
+    STEPS = 4  # of a fit; the next one goes on from there
 
     def __init__(
         self,
