@@ -13,8 +13,11 @@ import struct
 from collections.abc import Iterator, Sequence
 
 
-def _float32(x: float) -> float:
-    return struct.unpack("f", struct.pack("f", x))[0]
+def float32(x: float) -> float:
+    try:
+        return struct.unpack("f", struct.pack("f", x))[0]
+    except OverflowError:
+        return math.copysign(math.inf, x)
 
 
 def token_cost(logprob: float) -> int:
@@ -25,7 +28,7 @@ def token_cost(logprob: float) -> int:
 
 def weight_cost(log_weight: float) -> int:
     weight = -500.0 if math.isnan(log_weight) else min(max(log_weight, -500.0), 500.0)
-    return int(_float32(500.0 - weight) * 65536)
+    return int(float32(500.0 - weight) * 65536)
 
 
 def row_keys(

@@ -186,8 +186,8 @@ def test_sizes_reach_every_bucket_and_kind() -> None:
 
 
 def test_packed_means_aligned_pieces_of_four() -> None:
-    kernels = pytest.importorskip("tetris_kernels.kernels.selection")
-    packed = [case for case in CASES if kernels._is_packed(case.logprobs)]
+    launching = pytest.importorskip("tetris_kernels.kernels.launching")
+    packed = [case for case in CASES if launching.is_packed(case.logprobs)]
     assert {"fp16, packed", "bf16, packed", "middle of a wide row", "one row for all"} <= {case.name for case in packed}
     for case in packed:
         x = case.logprobs

@@ -1,9 +1,11 @@
 """Which draft tokens of a batch to verify: exact, on the device, without a host sync."""
 
 from tetris_kernels.acceptance import accept
+from tetris_kernels.budgeting import choose_budget
 from tetris_kernels.calibration import Calibration, Uncalibrated
 from tetris_kernels.compilation import warmup
 from tetris_kernels.costs import CostTable
+from tetris_kernels.expectation import expected_accepts
 from tetris_kernels.packing import pack
 from tetris_kernels.planning import Plan, plan_budget
 from tetris_kernels.preferences import deadline_preferences, update_waited, waiting_weights
@@ -24,7 +26,9 @@ __all__ = [
     "Uncalibrated",
     "__version__",
     "accept",
+    "choose_budget",
     "deadline_preferences",
+    "expected_accepts",
     "pack",
     "plan_budget",
     "score",

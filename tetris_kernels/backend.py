@@ -10,11 +10,18 @@ from types import ModuleType
 
 import torch
 
-from tetris_kernels.reference import acceptance, packing, scoring, selection
+from tetris_kernels.reference import acceptance, budgeting, expectation, packing, scoring, selection
 
 BACKENDS = ("auto", "torch", "triton")
 TRITON_DEVICES = ("cuda", "xpu")  # ROCm devices are called "cuda" too
-REFERENCE = {"scoring": scoring, "selection": selection, "packing": packing, "acceptance": acceptance}
+REFERENCE = {
+    "scoring": scoring,
+    "selection": selection,
+    "expectation": expectation,
+    "budgeting": budgeting,
+    "packing": packing,
+    "acceptance": acceptance,
+}
 
 
 def check_backend(backend: str, device: torch.device) -> None:

@@ -15,6 +15,8 @@ MAX_DRAFTS = 256  # 256 tokens x 64 nats x 65536 = 2^30: a row's key fits int32 
 
 MAX_SIZE = 2**63 - 1  # of an operator's integer argument
 
+MAX_ENDS = 64  # of budgets or sizes of verifications: what one warp of choose_budget has side by side
+
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 INTS = (torch.int32, torch.int64)
 
@@ -30,6 +32,12 @@ def check_tensor(name: str, value: Any, dtypes: tuple[torch.dtype, ...], axes: t
         raise ValueError(f"{name}: expected {expected}, got shape {list(value.shape)}")
     if "drafts" in axes and value.shape[axes.index("drafts")] > MAX_DRAFTS:
         raise ValueError(f"{name}: expected at most {MAX_DRAFTS} drafts, got {value.shape[axes.index('drafts')]}")
+
+
+def check_logprobs(draft_logprobs: Any) -> tuple[str, Tensor]:
+    """Log-probs [N, K] of drafts, checked; and with their name, as others are compared with them."""
+    check_tensor("draft_logprobs", draft_logprobs, FLOATS, ("requests", "drafts"))
+    return "draft_logprobs", draft_logprobs
 
 
 def check_like(
@@ -48,20 +56,39 @@ def check_per_request(name: str, values: Any, dtypes: tuple[torch.dtype, ...], l
         check_like(name, values, dtypes, (like[1].shape[0],), "one value per request", like)
 
 
+def check_preferences(
+    draft_lens: Any, min_lens: Any, max_lens: Any, log_weights: Any, like: tuple[str, Tensor]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+    """What selection takes per request, checked and in this order."""
+    check_per_request("draft_lens", draft_lens, INTS, like)
+    check_per_request("min_lens", min_lens, INTS, like)
+    check_per_request("max_lens", max_lens, INTS, like)
+    check_per_request("log_weights", log_weights, (torch.float32,), like)
+    return draft_lens, min_lens, max_lens, log_weights
+
+
+def check_ends(name: str, value: Any, like: tuple[str, Tensor], least: int = 0) -> None:
+    """`value`: an integer tensor of one dimension, with `least` to MAX_ENDS elements, on the device of another one."""
+    check_tensor(name, value, INTS, (name,))
+    if not least <= value.shape[0] <= MAX_ENDS:
+        raise ValueError(f"{name}: expected {least} to {MAX_ENDS} elements, got {value.shape[0]}")
+    _check_device(name, value, like)
+
+
 def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
-def split_budget(budget: Any, like: tuple[str, Tensor]) -> tuple[Tensor | None, int]:
-    """(device budget, host budget): the op's two arguments, of which one is in use."""
-    if isinstance(budget, Tensor):
-        _check_dtype("budget", budget, INTS)
-        if budget.numel() != 1:
-            raise ValueError(f"budget: expected a tensor of one element, got shape {list(budget.shape)}")
-        _check_device("budget", budget, like)
-        return budget, 0
-    return None, as_size("budget", budget)
+def split_size(name: str, value: Any, like: tuple[str, Tensor]) -> tuple[Tensor | None, int]:
+    """(on the device, on the host): an op's two arguments for one number of 0 or more, of which one is in use."""
+    if isinstance(value, Tensor):
+        _check_dtype(name, value, INTS)
+        if value.numel() != 1:
+            raise ValueError(f"{name}: expected a tensor of one element, got shape {list(value.shape)}")
+        _check_device(name, value, like)
+        return value, 0
+    return None, as_size(name, value)
 
 
 def split_temperature(temperature: Any, like: tuple[str, Tensor]) -> tuple[Tensor | None, float]:
@@ -69,12 +96,21 @@ def split_temperature(temperature: Any, like: tuple[str, Tensor]) -> tuple[Tenso
     if isinstance(temperature, Tensor):
         check_per_request("temperature", temperature, (torch.float32,), like)
         return temperature, 1.0
-    if isinstance(temperature, bool) or not isinstance(temperature, numbers.Real | torch.SymFloat):
-        raise TypeError(f"temperature: expected a number or a tensor, got {type(temperature).__name__}")
-    value = float(temperature)
-    if not 0 <= value < math.inf:
-        raise ValueError(f"temperature: expected a finite number from 0 on, got {value}")
-    return None, value
+    return None, _as_float("temperature", temperature, "a number or a tensor")
+
+
+def as_factor(name: str, gain: Any) -> float:
+    """1 + a gain of 0 or more, no more than float32 holds."""
+    return min(1 + _as_float(name, gain, "a number"), torch.finfo(torch.float32).max)
+
+
+def _as_float(name: str, value: Any, expected: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real | torch.SymFloat):
+        raise TypeError(f"{name}: expected {expected}, got {type(value).__name__}")
+    number = float(value)
+    if not 0 <= number < math.inf:
+        raise ValueError(f"{name}: expected a finite number from 0 on, got {number}")
+    return number
 
 
 def as_size(name: str, value: Any, limit: int | None = None) -> int:

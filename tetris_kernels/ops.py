@@ -41,6 +41,50 @@ def _fake_select(draft_logprobs: Tensor, *_: object) -> tuple[Tensor, Tensor]:
     return lens, draft_logprobs.new_empty(num_requests + 1, dtype=torch.int32)
 
 
+def expected_accepts(
+    draft_logprobs: Tensor,
+    budgets: Tensor,
+    draft_lens: Tensor | None,
+    min_lens: Tensor | None,
+    max_lens: Tensor | None,
+    log_weights: Tensor | None,
+    backend: str,
+) -> Tensor:
+    """[B] float32 of checked arguments, by the backend that is named or fits."""
+    run = implementation("expectation", backend, draft_logprobs.device, *draft_logprobs.shape).expected_accepts
+    expected: Tensor = run(draft_logprobs, budgets, draft_lens, min_lens, max_lens, log_weights)
+    return expected
+
+
+def _fake_expected_accepts(draft_logprobs: Tensor, budgets: Tensor, *_: object) -> Tensor:
+    return draft_logprobs.new_empty(budgets.shape, dtype=torch.float32)
+
+
+def choose_budget(
+    draft_logprobs: Tensor,
+    tokens: Tensor,
+    seconds: Tensor,
+    requests: Tensor | None,
+    host_requests: int,
+    argmax: bool,
+    factor: float,
+    draft_lens: Tensor | None,
+    min_lens: Tensor | None,
+    max_lens: Tensor | None,
+    log_weights: Tensor | None,
+    backend: str,
+) -> Tensor:
+    """0-d int32 of checked arguments, by the backend that is named or fits."""
+    run = implementation("budgeting", backend, draft_logprobs.device, *draft_logprobs.shape).choose_budget
+    ends = (tokens, seconds, requests, host_requests)
+    budget: Tensor = run(draft_logprobs, *ends, argmax, factor, draft_lens, min_lens, max_lens, log_weights)
+    return budget
+
+
+def _fake_choose_budget(draft_logprobs: Tensor, *_: object) -> Tensor:
+    return draft_logprobs.new_empty((), dtype=torch.int32)
+
+
 def score(
     draft_logits: Tensor,
     draft_ids: Tensor,
@@ -184,6 +228,17 @@ _LOGITS = "Tensor draft_logits, Tensor draft_ids, str kind, Tensor? temperature,
 
 _register(
     f"select(Tensor draft_logprobs, {_BUDGET}, {_PREFERENCES}, str backend) -> (Tensor, Tensor)", select, _fake_select
+)
+_register(
+    f"expected_accepts(Tensor draft_logprobs, Tensor budgets, {_PREFERENCES}, str backend) -> Tensor",
+    expected_accepts,
+    _fake_expected_accepts,
+)
+_register(
+    "choose_budget(Tensor draft_logprobs, Tensor tokens, Tensor seconds, Tensor? requests, SymInt host_requests, "
+    f"bool argmax, float factor, {_PREFERENCES}, str backend) -> Tensor",
+    choose_budget,
+    _fake_choose_budget,
 )
 _register(f"score({_LOGITS}, Tensor? draft_lens, str backend) -> Tensor", score, _fake_score)
 _register(

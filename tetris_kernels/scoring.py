@@ -98,16 +98,12 @@ def select_from_logits(
         TypeError, ValueError: as `score` and `select`.
     """
     like = _check_logits(draft_logits, draft_ids, kind)
-    checks.check_per_request("draft_lens", draft_lens, checks.INTS, like)
-    checks.check_per_request("min_lens", min_lens, checks.INTS, like)
-    checks.check_per_request("max_lens", max_lens, checks.INTS, like)
-    checks.check_per_request("log_weights", log_weights, (torch.float32,), like)
-    device_budget, host_budget = checks.split_budget(budget, like)
+    preferences = checks.check_preferences(draft_lens, min_lens, max_lens, log_weights, like)
+    device_budget, host_budget = checks.split_size("budget", budget, like)
     temperatures, host_temperature = checks.split_temperature(temperature, like)
     check_backend(backend, draft_logits.device)
 
     logits = (draft_logits, draft_ids, kind, temperatures, host_temperature)
-    preferences = (draft_lens, min_lens, max_lens, log_weights)
     traced = ops.is_traced(draft_logits, draft_ids, temperatures, device_budget, *preferences)
     run = torch.ops.tetris_kernels.select_from_logits if traced else ops.select_from_logits
     lens, cu_lens, scores = run(*logits, device_budget, host_budget, *preferences, backend)

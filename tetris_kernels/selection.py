@@ -60,17 +60,11 @@ def select(
         ValueError: a wrong shape or device, a negative host budget, an unknown backend or one that cannot
             run here, and for "triton" a batch beyond one program.
     """
-    checks.check_tensor("draft_logprobs", draft_logprobs, checks.FLOATS, ("requests", "drafts"))
-    like = ("draft_logprobs", draft_logprobs)
-    checks.check_per_request("draft_lens", draft_lens, checks.INTS, like)
-    checks.check_per_request("min_lens", min_lens, checks.INTS, like)
-    checks.check_per_request("max_lens", max_lens, checks.INTS, like)
-    checks.check_per_request("log_weights", log_weights, (torch.float32,), like)
-    device_budget, host_budget = checks.split_budget(budget, like)
+    like = checks.check_logprobs(draft_logprobs)
+    preferences = checks.check_preferences(draft_lens, min_lens, max_lens, log_weights, like)
+    device_budget, host_budget = checks.split_size("budget", budget, like)
     check_backend(backend, draft_logprobs.device)
 
-    tensors = (draft_logprobs, device_budget, draft_lens, min_lens, max_lens, log_weights)
-    run = torch.ops.tetris_kernels.select if ops.is_traced(*tensors) else ops.select
-    return Selection(
-        *run(draft_logprobs, device_budget, host_budget, draft_lens, min_lens, max_lens, log_weights, backend)
-    )
+    traced = ops.is_traced(draft_logprobs, device_budget, *preferences)
+    run = torch.ops.tetris_kernels.select if traced else ops.select
+    return Selection(*run(draft_logprobs, device_budget, host_budget, *preferences, backend))

@@ -6,10 +6,10 @@ from collections.abc import Collection
 
 import torch
 
-from tetris_kernels.kernels import acceptance, packing, scoring, selection
+from tetris_kernels.kernels import acceptance, budgeting, expectation, packing, scoring, selection
 from tetris_kernels.kernels.variant import Variant
 
-STAGES = (scoring, selection, packing, acceptance)
+STAGES = (scoring, selection, expectation, budgeting, packing, acceptance)
 
 
 def variants() -> list[Variant]:

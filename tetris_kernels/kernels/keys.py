@@ -21,6 +21,7 @@ from tetris_kernels.kernels.primitives import saturate, token_cost, weight_cost,
 
 NEVER = tl.constexpr(0x7FFFFFFF)  # the key of what is never taken
 WEIGHT_ZERO = tl.constexpr(500 * 65536)
+MOST_TOKENS = tl.constexpr(1 << 30)  # numbers of tokens count as 0..MOST_TOKENS: their differences are int32
 
 
 @triton.jit
@@ -41,7 +42,7 @@ def _row_limits(pointers, values, form, rows, num_requests, num_drafts):
 
 
 @triton.jit
-def _order_keys(chunks, form, usable, floors, base, lowest):
+def order_keys(chunks, form, usable, floors, base, lowest):
     """The tiles' int32 keys: the running cost of the row on top of its base, floors first, NEVER beyond usable."""
     width: tl.constexpr = chunks[0].shape[1]
     keys = ()
@@ -59,10 +60,11 @@ def _order_keys(chunks, form, usable, floors, base, lowest):
 
 
 @triton.jit
-def load_keys(batch, per_request, zero, N_PAD: tl.constexpr, K_PAD: tl.constexpr, BY_ROW: tl.constexpr):
+def load_keys(batch, per_request, less, zero, N_PAD: tl.constexpr, K_PAD: tl.constexpr, BY_ROW: tl.constexpr):
     """The batch's keys, usable drafts [N_PAD], budget of 0 or more, and what `_row_limits` says of the keys.
 
-    batch: the kernel's arguments; BY_ROW: whole rows in a thread; zero: see the call that does not pass 0.
+    batch: the kernel's arguments; less: None, or at most MOST_TOKENS, taken off the budget; BY_ROW: whole rows in a
+    thread; zero: see the call that does not pass 0.
     """
     logprobs_ptr, stride_n, stride_k, budget_ptr, host_budget, num_requests, num_drafts, form = batch
     rows = tl.arange(0, N_PAD) + zero
@@ -84,9 +86,11 @@ def load_keys(batch, per_request, zero, N_PAD: tl.constexpr, K_PAD: tl.constexpr
     chunks, budget = load_batch(
         logprobs_ptr, stride_n, stride_k, budget_ptr, host_budget, rows, num_rows, num_drafts, form, K_PAD, BY_ROW
     )
+    if less is not None:
+        budget = tl.minimum(tl.maximum(budget, 0), MOST_TOKENS) - less
     if BY_ROW and per_request is not None:
         usable, floors, base, lowest, weighted = _row_limits(per_request, values, form, rows, num_requests, num_drafts)
     # No row keeps more than the budget; said here, it keeps the budget's load from sinking behind the search.
     usable = tl.where(rows < num_requests, tl.maximum(tl.minimum(usable, budget), 0), 0)
-    keys = _order_keys(chunks, form, usable, floors, base, lowest)
+    keys = order_keys(chunks, form, usable, floors, base, lowest)
     return keys, usable, tl.maximum(budget, 0), lowest, weighted

@@ -43,6 +43,16 @@ def as_words(values: Tensor) -> Tensor:
     return values.contiguous().as_strided((values.numel(),), (1,)).view(torch.int32)
 
 
+def is_packed(draft_logprobs: Tensor) -> bool:
+    """Whether every four drafts of a row [N, K] are one aligned piece of memory."""
+    return (
+        draft_logprobs.shape[1] % 4 == 0
+        and draft_logprobs.stride(1) == 1
+        and draft_logprobs.stride(0) % 4 == 0
+        and draft_logprobs.data_ptr() % (4 * draft_logprobs.element_size()) == 0
+    )
+
+
 def is_wide(logits: Tensor) -> bool:
     """Whether each row [..., V] is whole aligned pieces of 16 bytes, side by side."""
     piece = 16 // logits.element_size()

@@ -22,11 +22,14 @@ from tetris_kernels.kernels.search import (
 
 
 @triton.jit
-def select_batch(batch, per_request, lens_ptr, cu_lens_ptr, N_PAD: tl.constexpr, K_PAD: tl.constexpr):
-    """The whole of select, from a kernel's arguments to its outputs."""
-    num_requests, num_drafts = batch[5], batch[6]
+def keep(batch, per_request, less, N_PAD: tl.constexpr, K_PAD: tl.constexpr):
+    """Drafts kept of each request [N_PAD] int32, and their running sum: all of select but its stores.
+
+    batch: a kernel's arguments; less: None, or what the budget has to give to others before (see `load_keys`).
+    """
+    num_drafts = batch[6]
     by_row: tl.constexpr = owns_rows(K_PAD // tile_width(K_PAD))
-    keys, usable, budget, lowest, weighted = load_keys(batch, per_request, 0, N_PAD, K_PAD, by_row)
+    keys, usable, budget, lowest, weighted = load_keys(batch, per_request, less, 0, N_PAD, K_PAD, by_row)
     floats = to_float(keys)
     lo, hi, upto, budget = search(floats, budget, usable, lowest, weighted)
 
@@ -39,18 +42,25 @@ def select_batch(batch, per_request, lens_ptr, cu_lens_ptr, N_PAD: tl.constexpr,
             # The cut is among keys that float32 does not tell apart. Rare: the integers are made again, rather than
             # held in registers all the time. hi is even: a zero that the compiler does not see, or it would hold
             # the addresses instead.
-            keys, _, _, _, _ = load_keys(batch, per_request, hi & 1, N_PAD, K_PAD, False)
+            keys, _, _, _, _ = load_keys(batch, per_request, less, hi & 1, N_PAD, K_PAD, False)
             below, lens = search_integers(keys, budget)
         lens, tied, rest = share_ties(below, lens, budget, num_drafts, K_PAD)
 
     # One scan gives both the running total and each tied row's rank.
     scan = tl.cumsum(lens | (tied << 16), axis=0)
     rank = scan >> 16
+    return lens + tl.where(rank <= rest, tied, 0), (scan & 0xFFFF) + tl.minimum(rank, rest)
+
+
+@triton.jit
+def select_batch(batch, per_request, lens_ptr, cu_lens_ptr, N_PAD: tl.constexpr, K_PAD: tl.constexpr):
+    """The whole of select, from a kernel's arguments to its outputs."""
+    lens, ends = keep(batch, per_request, None, N_PAD, K_PAD)
     rows = tl.arange(0, N_PAD)
-    live = rows < num_requests
-    tl.store(lens_ptr + rows, lens + tl.where(rank <= rest, tied, 0), mask=live)
+    live = rows < batch[5]
+    tl.store(lens_ptr + rows, lens, mask=live)
     tl.store(cu_lens_ptr, 0)
-    tl.store(cu_lens_ptr + 1 + rows, (scan & 0xFFFF) + tl.minimum(rank, rest), mask=live)
+    tl.store(cu_lens_ptr + 1 + rows, ends, mask=live)
 
 
 @triton.jit(

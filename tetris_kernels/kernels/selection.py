@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from tetris_kernels.kernels import loading
-from tetris_kernels.kernels.launching import as_words, launch, num_words, on_device
+from tetris_kernels.kernels.buckets import Shape, reached, smallest, too_large
+from tetris_kernels.kernels.launching import as_words, is_packed, launch, num_words, on_device
 from tetris_kernels.kernels.select_kernel import select_kernel
 from tetris_kernels.kernels.variant import Variant
 
-MAX_ENTRIES = 16384  # requests x drafts of a bucket: what one program holds without spilling
-
-# (requests, drafts, warps): each padded shape that is compiled, the smallest first. About a row a thread, but up
-# to 64 short rows in one warp, which needs no barrier; at most 16 warps, which both 32- and 64-lane warps allow.
+# Each padded shape that is compiled, the smallest first: at most 16384 drafts, which a program holds without spilling.
+# About a row a thread, but up to 64 short rows in one warp, which needs no barrier; at most 16 warps, which both 32-
+# and 64-lane warps allow.
 BUCKETS = (
     (32, 8, 1),
     (64, 8, 1),
@@ -62,9 +62,9 @@ _KINDS = {
 
 
 @functools.lru_cache(maxsize=4096)
-def bucket(num_requests: int, num_drafts: int) -> tuple[int, int, int] | None:
+def bucket(num_requests: int, num_drafts: int) -> Shape | None:
     """The first bucket that holds the batch, or None."""
-    return next((b for b in BUCKETS if num_requests <= b[0] and num_drafts <= b[1]), None)
+    return smallest(BUCKETS, num_requests, num_drafts)
 
 
 def fits(num_requests: int, num_drafts: int) -> bool:
@@ -80,7 +80,7 @@ def variants() -> Iterator[Variant]:
 
 
 @functools.cache
-def _variant(kind: str, shape: tuple[int, int, int]) -> Variant:
+def _variant(kind: str, shape: Shape) -> Variant:
     changes, dtypes = _KINDS[kind]
     n_pad, k_pad, num_warps = shape
     absent = dict.fromkeys(_OPTIONAL) if kind == "plain" else {}
@@ -109,15 +109,13 @@ def select(
     """
     shape = bucket(*draft_logprobs.shape)
     if shape is None:
-        raise ValueError(_too_large(*draft_logprobs.shape))
+        raise ValueError(too_large(BUCKETS, *draft_logprobs.shape))
     return _launch(shape, draft_logprobs, budget, host_budget, (draft_lens, min_lens, max_lens, log_weights))
 
 
 def warmup(device: torch.device, dtypes: Collection[torch.dtype], max_requests: int, max_drafts: int) -> int:
     """Compile and load every variant that such batches can ask for, by launching it on an empty one."""
-    sizes = itertools.product({b[0] for b in BUCKETS} | {max_requests}, {b[1] for b in BUCKETS} | {max_drafts})
-    reached = {bucket(n, k) for n, k in sizes if n <= max_requests and k <= max_drafts}
-    shapes = [shape for shape in BUCKETS if shape in reached]
+    shapes = reached(BUCKETS, max_requests, max_drafts)
     lens = torch.empty(0, dtype=torch.int32, device=device)
     # One pair of arguments for each kind: bfloat16 and float16 share theirs, with and without optional tensors.
     kinds = {_kind(dtype, optional): (dtype, optional) for dtype in dtypes for optional in (None, lens)}
@@ -133,7 +131,7 @@ def _kind(dtype: torch.dtype, *optional: Tensor | None) -> str:
 
 
 def _launch(
-    shape: tuple[int, int, int],
+    shape: Shape,
     draft_logprobs: Tensor,
     budget: Tensor | None,
     host_budget: int,
@@ -143,7 +141,7 @@ def _launch(
     lens = draft_logprobs.new_empty(num_requests, dtype=torch.int32)
     cu_lens = draft_logprobs.new_empty(num_requests + 1, dtype=torch.int32)
 
-    form = loading.PACKED.value * _is_packed(draft_logprobs) | num_words(budget) << loading.BUDGET.value
+    form = loading.PACKED.value * is_packed(draft_logprobs) | num_words(budget) << loading.BUDGET.value
     kind, pointers = _kind(draft_logprobs.dtype, *optional), optional
     if kind != "plain":
         pointers = tuple(lens if values is None else as_words(values) for values in optional)
@@ -170,21 +168,3 @@ def _launch(
             form,
         )
     return lens, cu_lens
-
-
-def _is_packed(draft_logprobs: Tensor) -> bool:
-    """Whether every four drafts of a row are one aligned piece of memory."""
-    return (
-        draft_logprobs.shape[1] % 4 == 0
-        and draft_logprobs.stride(1) == 1
-        and draft_logprobs.stride(0) % 4 == 0
-        and draft_logprobs.data_ptr() % (4 * draft_logprobs.element_size()) == 0
-    )
-
-
-def _too_large(num_requests: int, num_drafts: int) -> str:
-    widest = ", ".join(f"{n} x {k}" for n, k, _ in BUCKETS if n * k == MAX_ENTRIES)
-    return (
-        f"backend 'triton': expected a batch that one program holds (requests x drafts up to {widest}), "
-        f"got {num_requests} x {num_drafts}; 'auto' and 'torch' take it"
-    )

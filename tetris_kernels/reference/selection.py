@@ -37,11 +37,11 @@ def select_on_device(
     log_weights: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """`select` by torch operations that never wait for the device."""
-    usable = _usable_lens(draft_logprobs, draft_lens, max_lens)
+    usable = usable_lens(draft_logprobs, draft_lens, max_lens)
     if draft_logprobs.numel() == 0 or (budget is None and host_budget >= draft_logprobs.numel()):
         lens = usable
     else:
-        keys = _order_keys(draft_logprobs.detach(), usable, min_lens, log_weights)
+        keys = order_keys(running_costs(draft_logprobs), usable, min_lens, log_weights)
         limit = host_budget if budget is None else budget.reshape(()).clamp(0, keys.numel())
         total = usable.sum(dtype=torch.int32).clamp(max=limit)
         lens = _take_first(keys, total)
@@ -50,7 +50,7 @@ def select_on_device(
     return lens, cu_lens
 
 
-def _usable_lens(draft_logprobs: Tensor, draft_lens: Tensor | None, max_lens: Tensor | None) -> Tensor:
+def usable_lens(draft_logprobs: Tensor, draft_lens: Tensor | None, max_lens: Tensor | None) -> Tensor:
     """[N] int32: drafts of each request that may be taken at all."""
     num_requests, num_drafts = draft_logprobs.shape
     usable = torch.full((num_requests,), num_drafts, dtype=torch.int32, device=draft_logprobs.device)
@@ -60,14 +60,18 @@ def _usable_lens(draft_logprobs: Tensor, draft_lens: Tensor | None, max_lens: Te
     return usable
 
 
-def _order_keys(draft_logprobs: Tensor, usable: Tensor, min_lens: Tensor | None, log_weights: Tensor | None) -> Tensor:
-    """[N, K] int32 in units of 2^-16 nats, smaller is better; NEVER beyond the usable drafts."""
-    cost = draft_logprobs.float().neg().nan_to_num_(nan=64.0).clamp_(0.0, 64.0)
-    keys = cost.mul_(65536.0).to(torch.int32).cumsum(1, dtype=torch.int32)
+def running_costs(draft_logprobs: Tensor) -> Tensor:
+    """[N, K] int32 in units of 2^-16 nats: what each draft and those before it cost."""
+    cost = draft_logprobs.detach().float().neg().nan_to_num_(nan=64.0).clamp_(0.0, 64.0)
+    return cost.mul_(65536.0).to(torch.int32).cumsum(1, dtype=torch.int32)
+
+
+def order_keys(keys: Tensor, usable: Tensor, min_lens: Tensor | None, log_weights: Tensor | None) -> Tensor:
+    """`running_costs` [N, K] made the order keys, in place: smaller is better; NEVER beyond the usable drafts."""
     if log_weights is not None:
         weights = log_weights.detach().nan_to_num(nan=-500.0).clamp_(-500.0, 500.0)
         keys += ((500.0 - weights) * 65536.0).to(torch.int32)[:, None]
-    position = torch.arange(draft_logprobs.shape[1], dtype=torch.int32, device=keys.device)
+    position = torch.arange(keys.shape[1], dtype=torch.int32, device=keys.device)
     if min_lens is not None:
         keys.masked_fill_(position < min_lens[:, None], -1)
     return keys.masked_fill_(position >= usable[:, None], NEVER)
