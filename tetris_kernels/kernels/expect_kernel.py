@@ -94,7 +94,8 @@ def expect_kernel(
     # Tuples only from here on: as arguments their elements would be specialised on their alignment.
     per_request = (draft_lens_ptr, min_lens_ptr, max_lens_ptr, log_weights_ptr)
     batch = (logprobs_ptr, stride_n, stride_k, budgets_ptr, 0, num_requests, num_drafts, form)
-    lens, _ = keep(batch, per_request, less, N_PAD, K_PAD)
+    lens, tied, rest = keep(batch, per_request, less, N_PAD, K_PAD)
+    lens += tl.where(tl.cumsum(tied, axis=0) <= rest, tied, 0)
     total = _sum_survivals(batch, lens, N_PAD, K_PAD)
     accepts = (total.to(tl.float32) * ACCEPTS).to(tl.int32, bitcast=True)
     tl.store(sums_ptr + program, tl.where((form & COUNTS) != 0, total, accepts))

@@ -23,9 +23,9 @@ from tetris_kernels.kernels.search import (
 
 @triton.jit
 def keep(batch, per_request, less, N_PAD: tl.constexpr, K_PAD: tl.constexpr):
-    """Drafts kept of each request [N_PAD] int32, and their running sum: all of select but its stores.
+    """What select keeps of each request: lens, tied, rest, as of `share_ties`.
 
-    batch: a kernel's arguments; less: None, or what the budget has to give to others before (see `load_keys`).
+    batch: a kernel's arguments; less: see `load_keys`.
     """
     num_drafts = batch[6]
     by_row: tl.constexpr = owns_rows(K_PAD // tile_width(K_PAD))
@@ -46,21 +46,22 @@ def keep(batch, per_request, less, N_PAD: tl.constexpr, K_PAD: tl.constexpr):
             below, lens = search_integers(keys, budget)
         lens, tied, rest = share_ties(below, lens, budget, num_drafts, K_PAD)
 
-    # One scan gives both the running total and each tied row's rank.
-    scan = tl.cumsum(lens | (tied << 16), axis=0)
-    rank = scan >> 16
-    return lens + tl.where(rank <= rest, tied, 0), (scan & 0xFFFF) + tl.minimum(rank, rest)
+    return lens, tied, rest
 
 
 @triton.jit
 def select_batch(batch, per_request, lens_ptr, cu_lens_ptr, N_PAD: tl.constexpr, K_PAD: tl.constexpr):
     """The whole of select, from a kernel's arguments to its outputs."""
-    lens, ends = keep(batch, per_request, None, N_PAD, K_PAD)
+    num_requests = batch[5]
+    lens, tied, rest = keep(batch, per_request, None, N_PAD, K_PAD)
+    # One scan gives both the running total and each tied row's rank.
+    scan = tl.cumsum(lens | (tied << 16), axis=0)
+    rank = scan >> 16
     rows = tl.arange(0, N_PAD)
-    live = rows < batch[5]
-    tl.store(lens_ptr + rows, lens, mask=live)
+    live = rows < num_requests
+    tl.store(lens_ptr + rows, lens + tl.where(rank <= rest, tied, 0), mask=live)
     tl.store(cu_lens_ptr, 0)
-    tl.store(cu_lens_ptr + 1 + rows, ends, mask=live)
+    tl.store(cu_lens_ptr + 1 + rows, (scan & 0xFFFF) + tl.minimum(rank, rest), mask=live)
 
 
 @triton.jit(
