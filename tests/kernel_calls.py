@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from tetris_kernels import accept, pack, score, select, select_from_logits
-from tetris_kernels.kernels import scoring, selection
+from tetris_kernels import accept, choose_budget, expected_accepts, pack, score, select, select_from_logits
+from tetris_kernels.kernels import expectation, scoring, selection
 
 REQUESTS, DRAFTS, VOCABULARY = 2, 4, 8704  # of calls on logits: two chunks, of which a row is read
 SINGLE, BFLOAT, HALF = torch.float32, torch.bfloat16, torch.float16
@@ -31,6 +31,7 @@ class Call:
 def calls() -> Iterator[Call]:
     """Each variant is in one of these calls."""
     yield from _select_calls()
+    yield from _planning_calls()
     yield from _logits_calls()
     yield from _pack_calls()
     yield from _accept_calls()
@@ -56,6 +57,23 @@ def _select_calls() -> Iterator[Call]:
             return {"draft_logprobs": logprobs, "budget": _half(n, k)} | (_preferences(n, k) if kind == "full" else {})
 
         yield Call((f"select-{kind}-{n}x{k}",), f"{n} x {k}, {batches[kind]}", select, arguments)
+
+
+def _planning_calls() -> Iterator[Call]:
+    """The full bucket; a budget of half of its drafts, and a choice between 16 of them."""
+    for n, k, _ in expectation.BUCKETS:
+
+        def arguments(n: int = n, k: int = k) -> dict[str, Any]:
+            return {"draft_logprobs": smooth_logprobs(n, k), "budgets": _half(n, k).view(1)}
+
+        yield Call((f"expect-{n}x{k}",), f"{n} x {k}, 1 budget", expected_accepts, arguments)
+    yield Call(("choose-budget",), "64 x 8, 16 ends", choose_budget, choice)
+
+
+def choice(n: int = 64, k: int = 8, ends: int = 16) -> dict[str, Any]:
+    """What choose_budget takes: ends as far apart as they can be, of a convex cost."""
+    tokens = n + n * k * torch.arange(ends) // ends
+    return {"draft_logprobs": smooth_logprobs(n, k), "tokens": tokens, "seconds": 1 + (tokens / (n * k)).square()}
 
 
 def _preferences(n: int, k: int) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Calls of score, select_from_logits, pack and accept that the tests of the operators share."""
+"""Calls of all stages but select that the tests of the operators share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from tetris_kernels import PackedBatch, Selection, accept, pack, score, select_from_logits
+from tetris_kernels import (
+    PackedBatch,
+    Selection,
+    accept,
+    choose_budget,
+    expected_accepts,
+    pack,
+    score,
+    select_from_logits,
+)
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 BACKEND = "triton" if INTERPRETED else "auto"
@@ -47,6 +56,21 @@ def select_tensors(n: int = N, k: int = K, **options: Any) -> dict[str, Tensor]:
         "log_weights": torch.linspace(-1, 1, n),
     }
     return score_tensors(n, k, **options) | more
+
+
+def expect_tensors(n: int = N, k: int = K, dtype: torch.dtype = torch.float32, seed: int = 0) -> dict[str, Tensor]:
+    """All that expected_accepts can be given."""
+    preferences = {name: t for name, t in select_tensors(n, k).items() if name.endswith(("_lens", "weights"))}
+    logprobs = -torch.rand(n, k, generator=seeded(seed)).to(dtype)
+    return {"draft_logprobs": logprobs, "budgets": torch.tensor([7, -1, 2, 100])} | preferences
+
+
+def choose_tensors(n: int = N, k: int = K, **options: Any) -> dict[str, Tensor]:
+    """All that choose_budget can be given."""
+    tensors = expect_tensors(n, k, **options)
+    del tensors["budgets"]
+    ends = {"tokens": torch.tensor([n - 1, n, n + 4, n + 9]), "seconds": torch.tensor([0.9, 1.0, 1.2, 2.0])}
+    return tensors | ends | {"requests": torch.tensor(n)}
 
 
 def pack_tensors(n: int = N, k: int = K, seed: int = 0, dtype: torch.dtype = torch.int64) -> dict[str, Tensor]:
@@ -93,6 +117,14 @@ def run_select(tensors: dict[str, Tensor], **options: Any) -> tuple[Selection, T
     return select_from_logits(*first, **tensors, **{"backend": BACKEND} | options)
 
 
+def run_expect(tensors: dict[str, Tensor], **options: Any) -> Tensor:
+    return expected_accepts(**tensors, **{"backend": BACKEND} | options)
+
+
+def run_choose(tensors: dict[str, Tensor], **options: Any) -> Tensor:
+    return choose_budget(**tensors, **{"backend": BACKEND} | options)
+
+
 def run_pack(tensors: dict[str, Tensor], **options: Any) -> PackedBatch:
     tensors = dict(tensors)
     lens = tensors.pop("lens")
@@ -114,6 +146,8 @@ def run_accept(tensors: dict[str, Tensor], **options: Any) -> Any:
 CALLS: dict[str, tuple[Callable[..., Any], Callable[..., dict[str, Tensor]]]] = {
     "score": (run_score, score_tensors),
     "select_from_logits": (run_select, select_tensors),
+    "expected_accepts": (run_expect, expect_tensors),
+    "choose_budget": (run_choose, choose_tensors),
     "pack": (run_pack, pack_tensors),
     "accept": (run_accept, accept_tensors),
 }

@@ -61,7 +61,7 @@ def test_sizes_reach_every_bucket() -> None:
     assert {kernels.bucket(n, k) for n, k in SIZES} == set(kernels.BUCKETS)
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 63, 64])
+@pytest.mark.parametrize("count", [0, 1, 2] if INTERPRETED else [0, 1, 2, 63, 64])
 def test_numbers_of_budgets(count: int, target: Target) -> None:
     case = Case("", certain(6, 4))
     budgets = torch.arange(count, device=target.device).flip(0)

@@ -24,7 +24,7 @@ CALLS = {name: call for call in kernel_calls.calls() for name in call.variants}
 @pytest.mark.parametrize(
     "name",
     ["select-plain-32x8", "select-full-64x8", "select-half-64x8", "score", "score-and-select-64x8", "pack-int64"]
-    + ["accept-decide-onehot-32", "accept-decide-full-32", "accept-residual-half-half"],
+    + ["expect-64x8", "choose-budget", "accept-decide-onehot-32", "accept-decide-full-32", "accept-residual-half-half"],
 )
 def test_a_call_gives_the_same_again(name):
     """By executed PTX: of other kernels or arguments the results would be others."""

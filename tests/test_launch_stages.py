@@ -1,4 +1,4 @@
-"""What calls of score, select_from_logits, pack and accept compile and launch, on a driver without a GPU."""
+"""What calls of all stages but select compile and launch, on a driver without a GPU."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fake_gpu import FakeDriver, num_compiled
 from torch import Tensor
 
 from tetris_kernels import ops
-from tetris_kernels.kernels import acceptance, catalogue, packing, scoring
+from tetris_kernels.kernels import acceptance, budgeting, catalogue, expectation, packing, scoring
 
 CPU = torch.device("cpu")
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
@@ -74,6 +74,25 @@ def select_calls() -> Iterator[Call]:
             yield lambda args=args: ops.select_from_logits(*args), launches
 
 
+def expect_calls() -> Iterator[Call]:
+    for (n, k), dtype in itertools.product([*SIZES, (0, 3), (3, 0), (5, 20)], FLOATS):
+        preferences = [per_request(n, torch.int64)[i] for i in (1, 0, 3)] + [per_request(n, torch.float32)[n % 4]]
+        for logprobs, integer, count in itertools.product(matrices(n, k, dtype), INTS, (0, 1, 2, 16, 17, 64)):
+            budgets = torch.zeros(2 * count + 1, dtype=integer)[1::2]
+            args = (logprobs, budgets, *(preferences if count % 2 else [None] * 4), "triton")
+            yield lambda args=args: ops.expected_accepts(*args), int(count > 0)
+
+
+def choose_calls() -> Iterator[Call]:
+    requests = itertools.cycle((None, torch.zeros((), dtype=torch.int32), torch.zeros(1, dtype=torch.int64)))
+    for (n, k), dtype in itertools.product([*SIZES, (0, 3), (3, 0)], FLOATS):
+        for logprobs, integer, count in itertools.product(matrices(n, k, dtype), INTS, (1, 2, 16, 17, 64)):
+            tokens, seconds = torch.zeros(2 * count, dtype=integer)[::2], torch.zeros(3 * count)[1::3]
+            for host, argmax, factor in ((0, True, 1.0), (16, False, 1.02), (2**40, True, 3.0)):
+                args = (logprobs, tokens, seconds, next(requests), host, argmax, factor, *per_request(n, integer)[1:])
+                yield lambda args=args: ops.choose_budget(*args, None, "triton"), 2
+
+
 def pack_calls() -> Iterator[Call]:
     capacities = itertools.cycle((0, 1, 16, 17, 1024, 5000))
     pads = itertools.cycle((0, 1, 16, 17, 2**31, 2**40))
@@ -101,7 +120,14 @@ def accept_calls() -> Iterator[Call]:
             yield lambda args=(*tensors, host, coupled, "triton"): ops.accept(*args), launches
 
 
-CALLS = {"score": score_calls, "select_from_logits": select_calls, "pack": pack_calls, "accept": accept_calls}
+CALLS = {
+    "score": score_calls,
+    "select_from_logits": select_calls,
+    "expected_accepts": expect_calls,
+    "choose_budget": choose_calls,
+    "pack": pack_calls,
+    "accept": accept_calls,
+}
 
 
 @pytest.mark.parametrize("stage", CALLS)
@@ -126,12 +152,17 @@ def test_scores_of_other_dtypes_are_selected_in_float32(driver: FakeDriver) -> N
     assert num_compiled() == count
 
 
+MODULES = (scoring, expectation, budgeting, packing, acceptance)  # select has test_launch.py
+
+
 def described(kernel: Any, signature: dict[str, Any], constants: dict[str, Any]) -> tuple[Any, ...]:
     runtime = {name: kind for name, kind in signature.items() if name not in constants}
     return kernel.__name__, tuple(sorted(runtime.items())), tuple(sorted(constants.items(), key=str))
 
 
-@pytest.mark.parametrize("module", [scoring, packing, acceptance], ids=lambda module: module.__name__.split(".")[-1])
+@pytest.mark.parametrize(
+    "module", [scoring, expectation, budgeting, packing, acceptance], ids=lambda module: module.__name__.split(".")[-1]
+)
 def test_warmup_compiles_what_the_catalogue_says(module: ModuleType, driver: FakeDriver) -> None:
     """The variants' signatures, which the compile tests use, are those of real launches."""
     assert module in catalogue.STAGES
@@ -158,6 +189,9 @@ def far(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 FAR_CALLS: dict[str, Callable[[], object]] = {
     "score, logits": lambda: ops.score(far((1, 1, 1), torch.float32), IDS, "token", None, 1.0, None, "triton"),
     "score, ids": lambda: ops.score(LOGITS, far((1, 1), torch.int32), "token", None, 1.0, None, "triton"),
+    "expected_accepts": lambda: ops.expected_accepts(
+        far((1, 1), torch.float32), LENS, None, None, None, None, "triton"
+    ),
     "pack": lambda: ops.pack(LENS, far((1, 1), torch.int32), LENS, LENS, 4, None, 0, "triton"),
     "accept, target": lambda: accept(far((1, 1), torch.float32), None),
     "accept, drafts": lambda: accept(LOGITS[0], far((1, 1, 1), torch.float32)),

@@ -235,7 +235,7 @@ def test_meta_tensors_give_shapes():
 
 
 def test_public_names():
-    stages = {"score", "select", "select_from_logits", "pack", "accept"}
+    stages = {"score", "select", "select_from_logits", "expected_accepts", "choose_budget", "pack", "accept"}
     others = {"deadline_preferences", "plan_budget", "update_waited", "waiting_weights", "warmup", "__version__"}
     types = {"Accepted", "PackedBatch", "Plan", "Preferences", "Selection"}
     types |= {"Calibration", "CostTable", "Readback", "Uncalibrated"}

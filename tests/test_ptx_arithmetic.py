@@ -30,6 +30,8 @@ INTEGERS: dict[str, tuple[str, Rows]] = {
     "add.u32": ("b32 b32 b32", [(3, 5, 8), (0xFFFFFFFF, 2, 1)]),
     "add.s64": ("b64 b64 b64", [(3, -5, -2), (0xFFFFFFFF, 1, 1 << 32), (HIGH64, 1, LOW64)]),
     "add.u64": ("b64 b64 b64", [(0xFFFFFFFF, 1, 1 << 32), (-1, 2, 1)]),
+    "add.s16": ("b16 b16 b16", [(3, -5, -2), (0x7FFF, 1, 0x8000), (0xFFFF, 1, 0)]),
+    "add.s16x2": ("b32 b32 b32", [(0x00010002, 0x00030004, 0x00040006), (0x0001FFFF, 0xFFFF0001, 0)]),
     "sub.s32": ("b32 b32 b32", [(3, 5, -2), (LOW, 1, HIGH)]),
     "sub.u32": ("b32 b32 b32", [(3, 5, 0xFFFFFFFE)]),
     "sub.s64": ("b64 b64 b64", [(1 << 32, 1, 0xFFFFFFFF)]),
@@ -158,6 +160,12 @@ FLOATS: dict[str, tuple[str, Rows]] = {
     "abs.f32": (ONE, [(f(-1.5), f(1.5)), (f(-0.0), f(0))]),
     "fma.rn.f32": (THREE, FUSED + [(TINY, f(1), f(0), TINY)]),
     "fma.rn.ftz.f32": (THREE, FUSED + [(TINY, f(1), f(0), f(0)), (f(2.0**-100), f(2.0**-30), f(0), f(0))]),
+    # Of 1 / 3 the bits are 01 01 01 ... 01 01|01 and what follows: rounded up. 2^-149 / 2 is a tie, which goes to 0.
+    "div.rn.f32": (
+        TWO,
+        [(f(3), f(2), f(1.5)), (f(1), f(3), 0x3EAAAAAB), (TINY, f(2), f(0)), (3, f(2), 2), (f(-1), INF, f(-0.0))]
+        + [(f(1), f(0), INF), (f(1), f(-0.0), f(float("-inf"))), (f(1), NAN, NAN)],
+    ),
     "div.full.f32": (TWO, [(f(3), f(2), f(1.5)), (f(1), f(0), INF), (f(-1), INF, f(-0.0))]),
     "ex2.approx.f32": (ONE, [(f(3), f(8)), (f(-149), TINY), (f(float("-inf")), f(0)), (TINY, f(1))]),
     "ex2.approx.ftz.f32": (ONE, [(f(3), f(8)), (f(-127), f(0)), (f(-126), f(2.0**-126)), (f(0.5), 0x3FB504F3)]),

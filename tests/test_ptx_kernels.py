@@ -18,6 +18,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("the interpreter replaces the compiler", allow_module_level=True)
 
 import acceptance_cases
+import budgeting_cases
 import packing_cases
 import scoring_cases
 from cases import INF, NAN, Case, certain, coarse, far, lens, peaked, poisoned
@@ -25,7 +26,7 @@ from ptx import stages
 from ptx.driver import PtxDriver
 from ptx.stages import Run
 
-from tetris_kernels.kernels import acceptance, catalogue, scoring, selection
+from tetris_kernels.kernels import acceptance, catalogue, expectation, scoring, selection
 
 machine = stages.machine
 pytestmark = pytest.mark.usefixtures("poisoned")
@@ -75,6 +76,23 @@ def select_runs(name: str) -> Iterator[Run]:
         assert total > n
         budgets = [0, 1, total // 3, total // 2, total - 1, total][i % 2 :: 2]
         yield functools.partial(stages.run_select, case=case, budgets=budgets)
+
+
+def expect_runs(name: str) -> Iterator[Run]:
+    """The batches of select's variants in float32."""
+    n, k = map(int, name.split("-")[1].split("x"))
+    for i, case in enumerate([*select_batches("plain", n, k), *select_batches("full", n, k)]):
+        assert expectation.bucket(*case.logprobs.shape)[:2] == (n, k)
+        total = sum(map(len, case.order_keys()))
+        budgets = [[-1, total // 2], [total // 3], [1, total - 1], [2**31 - 1]][i % 4]
+        yield functools.partial(stages.run_expect, case=case, budgets=budgets)
+
+
+def choose_runs(name: str) -> Iterator[Run]:
+    kinds = itertools.cycle(budgeting_cases.REQUESTS)
+    for case, costs, kind in zip(itertools.cycle(budgeting_cases.BATCHES), budgeting_cases.COSTS, kinds, strict=False):
+        if len(costs.tokens) < 10:
+            yield functools.partial(stages.run_choose, case=case, costs=costs, kind=kind)
 
 
 def score_runs(name: str) -> Iterator[Run]:
@@ -160,6 +178,8 @@ def accept_runs(name: str) -> Iterator[Run]:
 def runs_of(name: str) -> Iterator[Run]:
     for prefix, runs in {
         "select-": select_runs,
+        "expect-": expect_runs,
+        "choose-": choose_runs,
         "score-and-select-": score_and_select_runs,
         "score": score_runs,
         "pack-": pack_runs,

@@ -13,6 +13,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("the interpreter replaces the compiler", allow_module_level=True)
 
 import acceptance_cases
+import budgeting_cases
 import cases
 import packing_cases
 import scoring_cases
@@ -34,6 +35,19 @@ def by_turns(inputs: Sequence[Any]) -> pytest.MarkDecorator:
 def test_select(case: cases.Case, machine: PtxDriver) -> None:
     total = sum(map(len, case.order_keys()))
     stages.run_select(machine, case.on("cpu"), cases.some_budgets(total)[1::2])
+
+
+@by_turns(cases.CASES)
+def test_expected_accepts(case: cases.Case, machine: PtxDriver) -> None:
+    total = sum(map(len, case.order_keys()))
+    stages.run_expect(machine, case.on("cpu"), [*cases.some_budgets(total)[1::3], -1])
+
+
+@by_turns(budgeting_cases.COSTS)
+def test_choose_budget(case: budgeting_cases.Costs, machine: PtxDriver) -> None:
+    kinds = list(budgeting_cases.REQUESTS)
+    batch = budgeting_cases.BATCHES[len(case.name) % len(budgeting_cases.BATCHES)]
+    stages.run_choose(machine, batch.on("cpu"), case, kinds[len(case.tokens) % len(kinds)])
 
 
 @by_turns(scoring_cases.CASES)

@@ -63,6 +63,12 @@ def high(wide: np.dtype[Any]) -> Callable[[Array, Array], Array]:
     return lambda a, b: (product(wide)(a, b) >> wide.type(a.dtype.itemsize * 8)).astype(a.dtype)
 
 
+def add_halves(a: Array, b: Array) -> Array:
+    """add.s16x2: two sums of 16 bits, of which no carry gets from one to the other."""
+    low, high = a + b & np.uint32(0xFFFF), (a >> np.uint32(16)) + (b >> np.uint32(16))
+    return low | high << np.uint32(16)
+
+
 def quotient(a: Array, b: Array) -> Array:
     """div of 32-bit integers, towards 0. Of 0 the result is unspecified: here all bits are set."""
     a, b, kind = a.astype(np.int64), b.astype(np.int64), a.dtype

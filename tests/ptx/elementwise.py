@@ -57,6 +57,8 @@ def _define_integers() -> None:
     for t in ("s32", "s64"):
         _define(f"neg.{t}", t, (t,), np.negative)
         _define(f"abs.{t}", t, (t,), np.abs)
+    _define("add.s16", "s16", ("s16", "s16"), np.add)
+    _define("add.s16x2", "b32", ("b32", "b32"), ar.add_halves)
     _define("shr.u16", "u16", ("u16", "u32"), ar.shift_right)
     _define("min.relu.s32", "s32", ("s32", "s32"), ar.relu(np.minimum))
     _define("max.relu.s32", "s32", ("s32", "s32"), ar.relu(np.maximum))
@@ -117,6 +119,7 @@ def _define_floats() -> None:
     _define("max.f32", "f32", three, lambda a, b, c: ar.maximum(ar.maximum(a, b), c))
     _define("neg.f32", "f32", one, np.negative)
     _define("abs.f32", "f32", one, np.abs)
+    _define("div.rn.f32", "f32", two, np.divide)
     _define("div.full.f32", "f32", two, ar.approximate(np.divide))
     for name, of_one in {"ex2": np.exp2, "lg2": np.log2, "rcp": np.reciprocal}.items():
         _define(f"{name}.approx.f32", "f32", one, ar.approximate(of_one))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import acceptance_cases
+import budgeting_cases
 import cases
 import oracle
 import packing_cases
@@ -39,6 +40,19 @@ def run_select(machine: driver.PtxDriver, case: cases.Case, budgets: list[int]) 
         for i, budget in enumerate(budgets):
             value = torch.tensor(budget) if i % 2 else budget
             test_selection.check(case, value, keys, budget, ON_MACHINE)
+
+
+def run_expect(machine: driver.PtxDriver, case: cases.Case, budgets: list[int]) -> None:
+    """Bit for bit."""
+    values = torch.tensor(budgets, dtype=torch.int64 if len(case.name) % 2 else torch.int32)
+    with machine.reading([case.logprobs, values, *case.rows.values()]):
+        budgeting_cases.check_expected(case, values, budgeting_cases.sums_of(case), ON_MACHINE.backend)
+
+
+def run_choose(machine: driver.PtxDriver, case: cases.Case, costs: budgeting_cases.Costs, kind: str) -> None:
+    """The same integer."""
+    with machine.reading([case.logprobs, *case.rows.values()]):
+        budgeting_cases.check_choice(case, costs, budgeting_cases.sums_of(case), ON_MACHINE.backend, kind)
 
 
 def run_score(machine: driver.PtxDriver, case: scoring_cases.Case, kind: str) -> None:
