@@ -23,7 +23,7 @@ from tetris_decode.drafting import Drafter
 from tetris_decode.goodput import INTERVAL
 from tetris_decode.live import differences
 from tetris_decode.metrics import Metrics
-from tetris_decode.policies import FixedLength, Policy
+from tetris_decode.policies import FixedLength, Policy, Tetris
 from tetris_decode.sampling import Sampling
 
 # Steps of a lane before it is measured: it allocates, and a policy that learns has decided once by what it saw.
@@ -49,6 +49,7 @@ class Row:
 
     relative:    throughput over that of no speculation.
     to_fixed:    throughput over that of the fixed length of 1 or more whose `relative` is the best here.
+    to_best:     the same over `best_budget`, the best of all whose budget is fixed: fixed lengths from 0 on, TETRIS.
     throughputs: of each block, tokens per second.
     texts, equal_texts: requests that this policy and no speculation both finished, and those of them with one text;
                  none if sampled.
@@ -61,6 +62,8 @@ class Row:
     policy: str
     relative: Ratio
     to_fixed: Ratio | None
+    to_best: Ratio
+    best_budget: str
     throughputs: list[float]
     metrics: Metrics
     texts: int
@@ -191,8 +194,14 @@ def rows(
 ) -> list[Row]:
     """What the lanes measured; the first one is no speculation."""
     plain, *_ = lanes.values()
-    fixed = [lane for lane in lanes.values() if isinstance(lane.policy, FixedLength) and lane.policy.length > 0]
-    best = max(fixed, key=lambda lane: ratio(lane.throughputs, plain.throughputs).median, default=None)
+
+    def gain(name: str) -> float:
+        return ratio(lanes[name].throughputs, plain.throughputs).median
+
+    budgets = {name: lane.policy for name, lane in lanes.items() if isinstance(lane.policy, FixedLength | Tetris)}
+    best = max(budgets, key=gain)
+    fixed = [name for name, policy in budgets.items() if isinstance(policy, FixedLength) and policy.length > 0]
+    best_fixed = max(fixed, key=gain, default=None)
     found = []
     for name, lane in lanes.items():
         ours, theirs = lane.texts, plain.texts
@@ -206,7 +215,9 @@ def rows(
                 temperature=temperature,
                 policy=name,
                 relative=ratio(lane.throughputs, plain.throughputs),
-                to_fixed=None if best is None else ratio(lane.throughputs, best.throughputs),
+                to_fixed=None if best_fixed is None else ratio(lane.throughputs, lanes[best_fixed].throughputs),
+                to_best=ratio(lane.throughputs, lanes[best].throughputs),
+                best_budget=best,
                 throughputs=lane.throughputs.tolist(),
                 metrics=lane.metrics,
                 texts=len(both),

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tetris_decode.bench import Ratio, Row
-from tetris_decode.bench_suite import Case, Settings
+from tetris_decode.bench_suite import ADAPTIVE_NAME, Case, Settings
 from tetris_decode.policies import Policy, Tetris
 
 HEADERS = (
@@ -35,7 +35,9 @@ UNITS = (
     "intervals are over blocks, not over other prompts. The best fixed k is the one of the highest ratio to no "
     "speculation here, in hindsight. VSR: accepted / verified drafts. TER: tokens / (verified drafts + "
     "verifications). ms per token: of requests that ended, reading others' prompts included. TETRIS b: b drafts "
-    "verified per request on average. Planned: on recordings of these prompts and the costs measured before."
+    "verified per request on average. Planned: on recordings of these prompts and the costs measured before. "
+    "Adaptive: a budget by these costs and what the drafts of the last steps promised by their scores, by calibrated "
+    "scores, or the drafts of the step itself."
 )
 
 
@@ -56,8 +58,8 @@ def document(cases: Sequence[Case], settings: Settings, about: dict[str, Any]) -
 
 def _document(row: Row) -> dict[str, Any]:
     """asdict leaves named tuples as they are, and JSON would make lists of them."""
-    to_fixed = None if row.to_fixed is None else row.to_fixed._asdict()
-    return asdict(row) | {"relative": row.relative._asdict(), "to_fixed": to_fixed}
+    ratios = {name: getattr(row, name) for name in ("relative", "to_fixed", "to_best")}
+    return asdict(row) | {name: ratio and ratio._asdict() for name, ratio in ratios.items()}
 
 
 def tables(cases: Sequence[Case], about: str) -> Group:
@@ -69,6 +71,11 @@ def tables(cases: Sequence[Case], about: str) -> Group:
         parts += [f"\n{row.batch_size} requests at a time, {sampled}:", _table(case.rows)]
         if case.planned is not None:
             parts.append(f"planned by the simulator: {_plan(case.planned)}")
+        parts += [
+            f"{r.policy}: {_cell(r.to_best)} of the best budget that is fixed, here {r.best_budget}"
+            for r in case.rows
+            if r.policy.startswith(ADAPTIVE_NAME)
+        ]
         parts += [_agreement(r) for r in case.rows[1:] if r.equal_texts < r.texts]
     return Group(*parts, "", UNITS)
 

@@ -8,15 +8,17 @@ from functools import partial
 
 from transformers import PreTrainedModel
 
+from tetris_decode.adaptive import Adaptive
 from tetris_decode.bench import Lane, Queue, Row, rows, run_lanes
 from tetris_decode.drafting import Drafter
 from tetris_decode.goodput import Dsd
-from tetris_decode.policies import NO_SPECULATION, FixedLength, Policy, Tetris, Threshold
+from tetris_decode.policies import NO_SPECULATION, Calibrated, FixedLength, Policy, Tetris, Threshold
 from tetris_decode.profiling import measure_costs
 from tetris_decode.simulate import Replay, make_queue, simulate
-from tetris_kernels import CostTable
+from tetris_kernels import Calibration, CostTable
 
 NO_SPECULATION_NAME = "no speculation"
+ADAPTIVE_NAME = "adaptive"
 FIXED_LENGTHS = (1, 2, 3)
 BUDGETS = (0.5, 1.0)
 # Budgets and drafts of which the simulator chooses, beside no speculation.
@@ -26,6 +28,8 @@ PLANNED_LENGTHS = (2, 3, 4, 8)
 LEFT_OUT = "docstring/"
 CONFIDENCE = 0.4  # the default of transformers' assisted generation
 DSD_LENGTH = 6
+# Steps in which a calibration sees all drafts; a lane's warm-up is longer.
+FEWEST_WARM_UP, MOST_WARM_UP, WARM_UP_VERIFICATIONS = 4, 16, 128
 SIMULATED_REQUESTS = 64  # and four batches at least
 
 
@@ -39,7 +43,7 @@ class Settings:
     blocks, block_seconds: of each policy's own time.
     """
 
-    batch_sizes: tuple[int, ...] = (1, 8, 16, 32)
+    batch_sizes: tuple[int, ...] = (1, 4, 8, 16, 32)
     temperatures: tuple[float, ...] = (0.0, 0.7)
     max_new_tokens: int = 96
     num_drafts: int = 8
@@ -126,7 +130,8 @@ def _requests(batch_size: int, settings: Settings) -> int:
 
 
 def make_policies(costs: CostTable, batch_size: int, num_drafts: int, planned: Policy | None) -> dict[str, Policy]:
-    """Plain decoding first. Budgets that are no draft at all in this batch are left out."""
+    """Plain decoding first. Budgets that are no draft at all in this batch are left out, and adaptive ones by costs
+    that do not rise."""
     policies: dict[str, Policy] = {NO_SPECULATION_NAME: NO_SPECULATION}
     policies |= {f"fixed k = {k}": FixedLength(k) for k in FIXED_LENGTHS}
     policies["DSD"] = Dsd(costs, DSD_LENGTH)
@@ -135,6 +140,13 @@ def make_policies(costs: CostTable, batch_size: int, num_drafts: int, planned: P
     policies |= {f"TETRIS {budget:g}": Tetris(budget, num_drafts) for budget in budgets}
     if planned is not None:
         policies["TETRIS, planned"] = planned
+    # A few tokens more may cost nothing that can be measured.
+    if costs.rises:
+        warmup = max(FEWEST_WARM_UP, WARM_UP_VERIFICATIONS // batch_size)
+        calibration = Calibration(num_drafts, warmup=min(warmup, MOST_WARM_UP))
+        policies[ADAPTIVE_NAME] = Adaptive(costs, num_drafts)
+        policies[f"{ADAPTIVE_NAME}, calibrated"] = Calibrated(Adaptive(costs, num_drafts), calibration)
+        policies[f"{ADAPTIVE_NAME}, same step"] = Adaptive(costs, num_drafts, same_step=True)
     return policies
 
 

@@ -42,8 +42,9 @@ def test_dear_drafts_are_not_made(replay):
 
 
 def test_policies_of_a_small_batch_leave_out_what_is_no_draft():
-    names = make_policies(costs(0.0), 1, 8, planned=None)
+    names = make_policies(costs(1.0), 1, 8, planned=None)
     assert "TETRIS 0.5" not in names and "TETRIS 1" in names and "TETRIS, planned" not in names
+    assert "adaptive" in names and not [name for name in make_policies(costs(0.0), 1, 8, None) if "adaptive" in name]
     planned = make_policies(costs(0.0), 16, 8, planned=Tetris(0.75, 4))["TETRIS, planned"]
     assert planned == Tetris(0.75, 4)
 

@@ -7,6 +7,7 @@ import typer
 from tetris_decode.commands.bench import bench
 from tetris_decode.commands.calibrate import calibrate
 from tetris_decode.commands.demo import demo
+from tetris_decode.commands.load import load
 from tetris_decode.commands.lossless import lossless
 from tetris_decode.commands.plot import plot
 from tetris_decode.commands.profile import profile
@@ -23,6 +24,6 @@ def tetris_decode() -> None:
     """TETRIS draft token selection (arXiv 2502.15197) at work."""
 
 
-for command in (demo, bench, profile, record, replay, simulate, calibrate, lossless):
+for command in (demo, bench, profile, record, replay, simulate, load, calibrate, lossless):
     app.command()(command)
 app.add_typer(plot, name="plot")

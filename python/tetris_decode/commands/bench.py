@@ -26,7 +26,7 @@ def bench(
     prompts: options.PromptFile = None,
     batch_size: Annotated[
         list[int] | None,
-        typer.Option(metavar="B", min=1, help="Requests at a time; repeatable. Default: 1, 8, 16, 32."),
+        typer.Option(metavar="B", min=1, help="Requests at a time; repeatable. Default: 1, 4, 8, 16, 32."),
     ] = None,
     temperature: Annotated[
         list[float] | None, typer.Option(metavar="T", min=0, help="Repeatable. Default: 0 and 0.7.")
@@ -47,8 +47,8 @@ def bench(
 ) -> None:
     """Measure policies live, side by side in one process.
 
-    No speculation, fixed lengths, DSD, a confidence threshold, TETRIS; batches that stay full. With SmolLM2 on a CPU
-    about four minutes for each batch size and temperature. Ctrl-C leaves the complete ones.
+    No speculation, fixed lengths, DSD, a confidence threshold, TETRIS, a budget that adapts; batches that stay full.
+    With SmolLM2 on a CPU about four minutes for each batch size and temperature. Ctrl-C leaves the complete ones.
     """
     cases: list[Case] = []
     about: dict[str, Any] = {}
