@@ -10,13 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tetris_decode.adaptive import Adaptive
-from tetris_decode.policies import NO_SPECULATION, FixedLength, Policy, Tetris
+from tetris_decode.policies import NO_SPECULATION, Calibrated, FixedLength, Policy, Tetris
 from tetris_decode.simulate import Replay, make_queue, simulate
-from tetris_kernels import CostTable
+from tetris_kernels import Calibration, CostTable
 
 LOADS = (1, 4, 16, 64, 256, 512, 256, 64, 16, 4, 1)
 BUDGETS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
-PLAIN, ADAPTIVE, SAME_STEP = "no speculation", "adaptive", "adaptive, same step"
+PLAIN = "no speculation"
+ADAPTIVE, CALIBRATED, SAME_STEP = "adaptive", "adaptive, calibrated", "adaptive, same step"
+ADAPTIVES = (ADAPTIVE, CALIBRATED, SAME_STEP)
 # As many recorded requests for each row, and not fewer in all.
 REQUESTS_PER_ROW, FEWEST_REQUESTS = 3, 48
 
@@ -37,7 +39,7 @@ class Stage:
     @property
     def best(self) -> str:
         """The best policy of those whose budget is fixed, chosen for this stage in hindsight."""
-        fixed = [name for name in self.throughputs if name not in (ADAPTIVE, SAME_STEP)]
+        fixed = [name for name in self.throughputs if name not in ADAPTIVES]
         return max(fixed, key=self.throughputs.__getitem__)
 
 
@@ -48,6 +50,7 @@ def make_policies(costs: CostTable, length: int) -> dict[str, Policy]:
     policies |= {f"fixed k = {k}": FixedLength(k) for k in range(1, length + 1)}
     policies |= {f"TETRIS {budget:g}": Tetris(budget, length) for budget in BUDGETS if budget < length}
     policies[ADAPTIVE] = Adaptive(costs, length)
+    policies[CALIBRATED] = Calibrated(Adaptive(costs, length), Calibration(length))
     policies[SAME_STEP] = Adaptive(costs, length, same_step=True)
     return policies
 

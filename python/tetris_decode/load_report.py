@@ -11,14 +11,14 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
-from tetris_decode.load import ADAPTIVE, PLAIN, SAME_STEP, Stage
+from tetris_decode.load import ADAPTIVES, PLAIN, Stage
 from tetris_kernels import CostTable
 
 UNITS = (
     "Throughput over that of no speculation with as many requests, full batches only; from left to right as time goes "
     "on. best fixed: the best of the rows above and no speculation, in hindsight in each column. drafts: verified per "
-    "request and step. The adaptive budgets know the costs, the number of requests, and what the drafts of earlier "
-    "steps promised; the second one what this step's promise too."
+    "request and step. Adaptive budgets know the costs, the number of requests, and what the drafts of earlier steps "
+    "promised: by their scores, by scores that are calibrated meanwhile, or with those of the same step too."
 )
 
 
@@ -29,9 +29,9 @@ def tables(stages: Sequence[Stage], title: str) -> Group:
     for stage in stages:
         table.add_column(str(stage.batch_size), justify="right")
     for name in stages[0].throughputs:
-        if name not in (PLAIN, ADAPTIVE, SAME_STEP):
+        if name not in (PLAIN, *ADAPTIVES):
             table.add_row(name, *(_ratio(stage, name, PLAIN) for stage in stages))
-    for name in (ADAPTIVE, SAME_STEP):
+    for name in ADAPTIVES:
         table.add_section()
         table.add_row(name, *(_ratio(stage, name, PLAIN) for stage in stages))
         table.add_row("  over best fixed", *(_ratio(stage, name, stage.best) for stage in stages))
