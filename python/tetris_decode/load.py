@@ -44,8 +44,8 @@ class Stage:
 
 
 def make_policies(costs: CostTable, length: int) -> dict[str, Policy]:
-    """No speculation, fixed lengths, TETRIS with fixed budgets that choose among `length` drafts, and `Adaptive`
-    in both forms."""
+    """No speculation, fixed lengths, TETRIS with fixed budgets that choose among `length` drafts, and `Adaptive`:
+    by the drafter's scores, by calibrated ones, and in the same step."""
     policies: dict[str, Policy] = {PLAIN: NO_SPECULATION}
     policies |= {f"fixed k = {k}": FixedLength(k) for k in range(1, length + 1)}
     policies |= {f"TETRIS {budget:g}": Tetris(budget, length) for budget in BUDGETS if budget < length}
