@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from code_blocks import ROOT, blocks
 from made_runs import head
 from test_cli import invoke
 
@@ -45,6 +46,13 @@ def test_a_stage_is_what_simulate_says(replay):
     steps = [s for s in simulate(replay, NO_SPECULATION, costs, batch_size=4, queue=queue).steps if s.requests == 4]
     assert stage.throughputs[PLAIN] == pytest.approx(4 / costs.verification(4), rel=1e-12)
     assert sum(s.emitted for s in steps) == 4 * len(steps)
+
+
+def test_the_document_quotes_the_command():
+    code, output = invoke("load")
+    assert code == 0
+    [quoted] = blocks(ROOT / "docs" / "budget.md", "text")
+    assert [line.rstrip() for line in output.splitlines()] == quoted.splitlines()
 
 
 SMALL = ["load", "--run", NAME, "--batch-size", "1", "--batch-size", "3", "--num-drafts", "2"]
