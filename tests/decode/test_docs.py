@@ -14,7 +14,7 @@ from code_blocks import ROOT, blocks, check
 from tiny_laws import LENGTH, LEVEL, PROMPT, REQUESTS, exact_law, models, p_value
 from typer.main import get_command
 
-from tetris_decode import goodput, policies, slo
+from tetris_decode import adaptive, goodput, policies, slo
 from tetris_decode.commands.app import app
 from tetris_decode.metrics import Metrics
 
@@ -100,7 +100,7 @@ def test_every_quantity_is_listed():
 def test_every_policy_is_listed():
     found = [
         name
-        for module in (policies, goodput, slo)
+        for module in (policies, goodput, adaptive, slo)
         for name, cls in vars(module).items()
         if inspect.isclass(cls) and cls.__module__ == module.__name__ and hasattr(cls, "num_drafts")
     ]
