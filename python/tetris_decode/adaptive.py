@@ -21,7 +21,7 @@ FIRST_BUDGET = 1.0  # verified per request, until the first expectation has come
 MEMORY = 256  # verifications (requests x steps) in which the weight of an expectation falls to a half
 GRID = 16  # points for each draft
 LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192)  # that are considered, and the longest
-EVERY = 4  # steps from one question what drafts promise to the next
+EVERY = 8  # steps from one question what drafts promise to the next
 PROBED = 0.005  # of the time: what may be spent on drafts that the plan does not make
 
 
@@ -63,6 +63,7 @@ class Adaptive:
         self._expected = {made: np.zeros(len(self._verified)) for made in self._lengths}
         self._weight = dict.fromkeys(self._lengths, 0.0)
         self._readback = Readback()
+        self._planned_for = -1
         self._steps = self._asked = self._learned = 0
         self._seconds_since = 0.0
         self._ends: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -72,8 +73,9 @@ class Adaptive:
         return self._length
 
     def num_drafts(self, num_active: int) -> int:
-        self._learn()
-        self._plan(num_active)
+        if self._learn() or num_active != self._planned_for:
+            self._plan(num_active)
+            self._planned_for = num_active
         made = self.num_made if self.budget else 0
         if made < self._length:
             self._seconds_since += self.costs.verification(num_active)
@@ -114,10 +116,11 @@ class Adaptive:
         self._asked += 1
         self._readback.push(torch.stack(expected), (self._asked, num_active, lengths, budgets))
 
-    def _learn(self) -> None:
+    def _learn(self) -> bool:
+        """Whether something new has come."""
         arrival = self._readback.latest()
         if arrival is None or arrival.tag[0] == self._learned:
-            return
+            return False
         self._learned, num_active, lengths, budgets = arrival.tag
         verified = np.array(budgets) / num_active
         # A mean over requests: a step of many says more.
@@ -126,6 +129,7 @@ class Adaptive:
             found = np.interp(self._verified, verified, expected / num_active)
             self._weight[made] = kept * self._weight[made] + num_active
             self._expected[made] += (found - self._expected[made]) * num_active / self._weight[made]
+        return True
 
     def _plan(self, num_active: int) -> None:
         if not all(self._weight.values()):
