@@ -12,6 +12,7 @@ import time
 import unittest.mock
 from collections.abc import Callable
 
+import kernel_calls
 import torch
 import triton
 from fake_gpu import FakeDriver
@@ -71,6 +72,17 @@ def up_to_the_launch() -> dict[str, Callable[[], object]]:
     }
 
 
+def budgets(backend: str, num_requests: int, num_drafts: int) -> dict[str, Callable[[], object]]:
+    """What to expect of 16 budgets, and a choice between as many ends of a convex cost."""
+    arguments = kernel_calls.choice(num_requests, num_drafts)
+    logprobs, tokens, seconds = arguments.values()
+    rest = (None, None, None, None, backend)
+    return {
+        "expected_accepts": lambda: ops.expected_accepts(logprobs, tokens, *rest),
+        "choose_budget": lambda: ops.choose_budget(logprobs, tokens, seconds, None, num_requests, False, 1.0, *rest),
+    }
+
+
 def other_stages(backend: str, num_requests: int, num_drafts: int, vocabulary: int) -> dict[str, Callable[[], object]]:
     """The other stages, on bfloat16 logits, half of the drafts selected."""
     generator = torch.Generator().manual_seed(0)
@@ -108,12 +120,16 @@ def main() -> None:
     print("\nselect on CPU tensors, float32, budget 50 %, microseconds a call:")
     for shape in SHAPES:
         show(microseconds(on_the_cpu(*shape)), f"  {shape[0]:>5} x {shape[1]:<3}")
+    print("\nexpected_accepts and choose_budget on CPU tensors, 16 budgets, microseconds a call:")
+    for shape in SHAPES:
+        show(microseconds(budgets("torch", *shape)), f"  {shape[0]:>5} x {shape[1]:<3}")
     print("\nThe other stages on CPU tensors, 16 x 4, 32,000 tokens, bfloat16, microseconds a call:")
     show(microseconds(other_stages("torch", 16, 4, 32000), calls=1))
     print("\nTriton path up to the launch, 64 x 8, no GPU and nothing launched, microseconds a call:")
     show(microseconds(up_to_the_launch()))
     # The kernels themselves: `auto` would take torch for tensors that are on the CPU.
     with unittest.mock.patch.object(ops, "implementation", lambda stage, *_: triton_kernels(stage)):
+        show(microseconds(budgets("triton", 64, 8)))
         show(microseconds(other_stages("triton", 64, 8, 32000)))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tetris_kernels import accept, pack, select_from_logits, warmup
+from tetris_kernels import accept, choose_budget, expected_accepts, pack, select, select_from_logits, warmup
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA or ROCm GPU here")
 
@@ -75,6 +75,46 @@ def same(outputs, expected) -> None:
     for i, (got, want) in enumerate(zip(integers, expected_integers, strict=True)):
         assert torch.equal(got.cpu(), want.cpu()), i
     torch.testing.assert_close(scores.cpu(), expected_scores.cpu(), rtol=2**-19, atol=2**-19)
+
+
+def plan(logprobs: torch.Tensor, tokens: torch.Tensor, seconds: torch.Tensor, backend: str) -> tuple[torch.Tensor, ...]:
+    """A budget chosen and spent, and what to expect of others."""
+    budget = choose_budget(logprobs, tokens, seconds, backend=backend)
+    picked = select(logprobs, budget, backend=backend)
+    return budget, *picked, expected_accepts(logprobs, tokens, backend=backend)
+
+
+@pytest.mark.parametrize("backend", ["triton", "torch"])
+def test_a_budget_is_chosen_and_spent_within_one_graph(backend):
+    """Captured once, replayed with other drafts and costs, without a synchronisation; the bits of the CPU."""
+    warmup("cuda")
+    cost = torch.arange(16).float() / 10
+    tokens = NUM_REQUESTS + torch.arange(16) * NUM_REQUESTS * NUM_DRAFTS // 16
+    inputs = [torch.zeros(NUM_REQUESTS, NUM_DRAFTS), tokens, 1 + cost]
+    inputs = [tensor.to("cuda") for tensor in inputs]
+    plan(*inputs, backend)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        outputs = plan(*inputs, backend)
+    chosen = set()
+    for seed in range(8):
+        generator = torch.Generator().manual_seed(seed)
+        logprobs = torch.rand(NUM_REQUESTS, NUM_DRAFTS, generator=generator).log()
+        seconds = 1 + cost * (0.1 + 0.4 * seed) + cost.square()
+        for given, tensor in zip(inputs, (logprobs, tokens, seconds), strict=True):
+            given.copy_(tensor)
+        graph.replay()
+        torch.cuda.synchronize()
+        expected = plan(logprobs, tokens, seconds, "torch")
+        assert all(torch.equal(got.cpu(), want) for got, want in zip(outputs, expected, strict=True))
+        chosen.add(int(expected[0]))
+    assert len(chosen) > 2
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        plan(*inputs, backend)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("seed", range(5))
