@@ -100,13 +100,14 @@ def test_a_convex_cost_gives_the_best_of_all_budgets(target: Target) -> None:
 
 
 def test_a_gain_is_for_larger_verifications_only(target: Target) -> None:
-    """12 tokens in 1.1 seconds against 10 in 1: 9.1 % more, of which 0.05 are asked, or 0.2."""
+    """20 tokens a second for what is added, where 10 are there; 12 in 1.1 seconds, 9.1 % more, in all."""
     logprobs = torch.zeros(10, 1, device=target.device)
     tokens = torch.tensor([10, 12, 14], device=target.device)
     seconds = torch.tensor([1.0, 1.1, 5.0], device=target.device)
     for rule in ("first drop", "argmax"):
         options: dict[str, Any] = {"rule": rule, "greedy": True, "backend": target.backend}
         assert choose_budget(logprobs, tokens, seconds, min_gain=0.05, **options) == 2
+        assert choose_budget(logprobs, tokens, seconds, min_gain=0.95, **options) == (2 if rule == "first drop" else 0)
         assert choose_budget(logprobs, tokens, seconds, min_gain=1.2, **options) == 0
 
 

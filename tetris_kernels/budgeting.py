@@ -64,7 +64,8 @@ def choose_budget(
             int64 tensor of one element on the same device. Default: N.
         rule: "first drop" or "argmax".
         greedy: whether the target is decoded greedily, or no draft was drawn at random.
-        min_gain: by how much more a larger verification has to yield, e.g. 0.02; guards against flapping.
+        min_gain: by how much what is added has to yield more tokens a second than what is there ("argmax": the whole
+            than the first end), e.g. 0.02. It guards against changing to and fro for nothing.
         draft_lens, min_lens, max_lens, log_weights: as for `select`, which must be given the same.
         backend: "torch", "triton", or "auto": Triton on a GPU for batches of up to one program (see README, Limits),
             two launches (and a conversion, if the log-probs have 16 bits), else torch.

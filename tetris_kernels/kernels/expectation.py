@@ -15,7 +15,7 @@ from tetris_kernels.kernels.expect_kernel import expect_kernel
 from tetris_kernels.kernels.launching import as_words, is_packed, launch, num_words, on_device
 from tetris_kernels.kernels.variant import Variant
 
-# As select's, but fewer: nothing in the step waits for a planner as it waits for the selection.
+# As select's, but fewer: each is another compilation.
 BUCKETS = (
     (64, 8, 1),
     (64, 32, 8),
