@@ -18,7 +18,16 @@ import triton
 from fake_gpu import FakeDriver
 
 import tetris_kernels
-from tetris_kernels import ops, select
+from tetris_kernels import (
+    Calibration,
+    CostTable,
+    deadline_preferences,
+    ops,
+    plan_budget,
+    select,
+    update_waited,
+    waiting_weights,
+)
 from tetris_kernels.backend import triton_kernels
 
 ROUNDS, CALLS = 40, 50
@@ -107,6 +116,30 @@ def other_stages(backend: str, num_requests: int, num_drafts: int, vocabulary: i
     }
 
 
+def between_steps(num_requests: int, num_drafts: int) -> dict[str, Callable[[], object]]:
+    """What is done beside the stages: learning, planning, preferences."""
+    generator = torch.Generator().manual_seed(0)
+    scores = -torch.rand(num_requests, num_drafts, generator=generator)
+    lens = torch.full((num_requests,), num_drafts // 2, dtype=torch.int32)
+    counts = torch.randint(1, num_drafts // 2 + 2, (num_requests,), generator=generator, dtype=torch.int32)
+    coupled = torch.zeros(num_requests, dtype=torch.bool)
+    outcome = (scores, lens, counts, coupled)
+    seldom, always = (Calibration(num_drafts, refit_every=every) for every in (10**9, 1))
+    ends = tuple(num_requests * n for n in range(1, num_drafts + 2))
+    costs = CostTable({}, ends, tuple(1.0 + n for n in range(len(ends))), (0.0, 1.0))
+    budgets = costs.budgets(num_requests, num_requests * num_drafts)
+    promised = [0.5 * budget for budget in budgets]
+    left, seconds, rates = torch.full((num_requests,), 50), torch.ones(num_requests), torch.rand(num_requests)
+    return {
+        "calibrate": lambda: seldom(scores, kind="token"),
+        "learn": lambda: seldom.update(*outcome, kind="token"),
+        "and fit": lambda: always.update(*outcome, kind="token"),
+        "plan_budget": lambda: plan_budget(promised, budgets, costs, num_requests, 1),
+        "deadlines": lambda: deadline_preferences(left, seconds, rates, step_seconds=0.03, num_drafts=num_drafts),
+        "waiting": lambda: waiting_weights(update_waited(lens, lens), nats_per_step=0.1),
+    }
+
+
 def show(row: dict[str, float], first: str = "  ") -> None:
     print(first + "".join(f"{name} {value:8.1f}   " for name, value in row.items()))
 
@@ -123,6 +156,9 @@ def main() -> None:
     print("\nexpected_accepts and choose_budget on CPU tensors, 16 budgets, microseconds a call:")
     for shape in SHAPES:
         show(microseconds(budgets("torch", *shape)), f"  {shape[0]:>5} x {shape[1]:<3}")
+    print("\nBetween steps, on CPU tensors, microseconds a call:")
+    for shape in SHAPES[:3]:
+        show(microseconds(between_steps(*shape), calls=5), f"  {shape[0]:>5} x {shape[1]:<3}")
     print("\nThe other stages on CPU tensors, 16 x 4, 32,000 tokens, bfloat16, microseconds a call:")
     show(microseconds(other_stages("torch", 16, 4, 32000), calls=1))
     print("\nTriton path up to the launch, 64 x 8, no GPU and nothing launched, microseconds a call:")
