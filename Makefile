@@ -84,7 +84,7 @@ bench-decode: $(MODEL) ## policies side by side on the real model: 1 to 32 reque
 	$(LIVE) -m tetris_decode bench --out bench/results/decode.json $(ARGS)
 
 bench-generate: $(MODEL) ## plain decoding against transformers' generate, and the drafters; six minutes
-	$(LIVE) bench/bench_generate.py
+	$(LIVE) -m bench.bench_generate
 
 ngrams: $(MODEL) ## make the drafter's n-gram table again, about ten minutes
 	$(LIVE) -m tetris_decode.build_ngrams python/tetris_decode/data/ngrams.npz

@@ -85,14 +85,14 @@ def throughput(data: Throughputs) -> Figure:
         for row in (row for row in data.rows if row.batch_size == size):
             at = data.temperatures.index(row.temperature)
             _interval(ax, row, places[row.policy] + offsets[at], filled=at == 0)
-        ax.set_title(f"{size} request{'s' if size > 1 else ''} at a time", loc="left")
+        ax.set_title(f"{size} request{'s' if size > 1 else ''}", loc="left")
         ax.tick_params(axis="y", length=0)
         ax.spines["left"].set_visible(False)
     axes[0].set_yticks(list(places.values()), list(places))
     for label in axes[0].get_yticklabels():
         label.set_color(_text_colour(label.get_text()))
     figure.supxlabel(
-        f"times the throughput of no speculation\n{_temperatures(data.temperatures)}{data.machine}", fontsize=8
+        f"times the throughput of no speculation with as many requests at a time\n{_temperatures(data.temperatures)}{data.machine}", fontsize=8
     )
     return figure
 
