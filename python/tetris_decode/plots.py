@@ -91,9 +91,8 @@ def throughput(data: Throughputs) -> Figure:
     axes[0].set_yticks(list(places.values()), list(places))
     for label in axes[0].get_yticklabels():
         label.set_color(_text_colour(label.get_text()))
-    figure.supxlabel(
-        f"times the throughput of no speculation with as many requests at a time\n{_temperatures(data.temperatures)}{data.machine}", fontsize=8
-    )
+    times = "times the throughput of no speculation with as many requests at a time"
+    figure.supxlabel(f"{times}\n{_temperatures(data.temperatures)}{data.machine}", fontsize=8)
     return figure
 
 
