@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from time import perf_counter
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from tetris_decode.batch import Batch
@@ -83,7 +85,8 @@ def measure_costs(
             if on_step:
                 on_step()
     # The first step of a decoder allocates.
-    seconds = [median(step.seconds - step.draft_seconds for step in d.steps[1:]) for d in decoders.values()]
+    rounds = [[step.seconds - step.draft_seconds for step in d.steps[1:]] for d in decoders.values()]
+    seconds = typical(np.array(rounds)).tolist()
     drafts = list(decoders.values())[-1]
     drafting = [0.0, *(_drafting(drafts, length, steps) for length in range(1, num_drafts + 1))]
     return CostTable(
@@ -111,6 +114,18 @@ def default_tokens(num_requests: int, num_drafts: int) -> list[int]:
     """Tokens of the batches that `measure_costs` measures if it is not told others."""
     budgets = [*BUDGETS, *(budget for budget in MORE_BUDGETS if num_requests * (1 + budget) <= SMALL)]
     return sorted({num_requests + round(budget * num_requests) for budget in budgets if budget <= num_drafts})
+
+
+def typical(seconds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[sizes]: of times [sizes, rounds], those of a round of median speed.
+
+    A machine that others use changes its speed by more than sizes differ, and slowly: what all sizes of a round have in
+    common is divided out before the median over rounds is taken.
+    """
+    logs = np.log(seconds)
+    speed = np.median(logs, axis=0)
+    levels: NDArray[np.float64] = np.exp(np.median(logs - speed, axis=1) + np.median(speed))
+    return levels
 
 
 def isotonic(values: Sequence[float]) -> tuple[float, ...]:

@@ -13,7 +13,7 @@ from test_plot import size_of_png
 from tiny_models import noisy_copy, random_prompts, target
 
 from tetris_decode.draft_model import ModelDrafter
-from tetris_decode.profiling import default_tokens, isotonic, measure_costs
+from tetris_decode.profiling import default_tokens, isotonic, measure_costs, typical
 from tetris_kernels import CostTable
 
 PROMPTS = random_prompts(5, 1, 9, 20, 3)
@@ -46,6 +46,23 @@ def test_isotonic_is_the_nearest_sequence(seed):
         for i in range(count)
     ]
     assert isotonic(values) == pytest.approx(expected)
+
+
+def test_typical_times_do_not_depend_on_the_speed_of_their_rounds():
+    rng = np.random.default_rng(0)
+    true = np.array([0.08, 0.09, 0.1, 0.14])
+    # The speed wanders by a third of itself; single steps scatter by 5 %, and one in ten is interrupted.
+    speed = np.exp(0.3 * np.sin(np.arange(12) / 2))
+    errors, plain = [], []
+    for _ in range(200):
+        times = true[:, None] * speed * np.exp(0.05 * rng.standard_normal((4, 12)))
+        times *= np.where(rng.random((4, 12)) < 0.1, 3.0, 1.0)
+        for found, into in ((typical(times), errors), (np.median(times, axis=1), plain)):
+            into.append(abs(np.log(found[1:] / found[:-1] / (true[1:] / true[:-1]))).mean())
+    assert np.mean(errors) < 0.6 * np.mean(plain)
+    assert typical(true[:, None] * np.ones(5)) == pytest.approx(true)
+    # The level is that of the median round.
+    assert typical(true[:, None] * np.array([1.0, 2.0, 4.0])) == pytest.approx(2 * true)
 
 
 def test_default_tokens():
