@@ -78,7 +78,7 @@ def test_throughputs_are_drawn_where_they_are(results):
         assert medians == [1.1] * 10
         intervals = [tuple(line.get_xdata()) for line in ax.lines if line.get_marker() != "o"][1:]
         assert intervals == [pytest.approx((1.0, 1.3))] * 10
-    assert [ax.get_title(loc="left") for ax in figure.axes] == ["1 request at a time", "8 requests at a time"]
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["1 request", "8 requests"]
     assert "filled: greedy, hollow: temperature 0.7; M" in figure.get_supxlabel()
 
 
