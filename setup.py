@@ -31,11 +31,17 @@ setup(
         "tetris_kernels.reference",
         "tetris_decode",
         "tetris_decode.commands",
+        "tetris_vllm",
     ],
-    package_dir={"tetris_kernels": "tetris_kernels", "tetris_decode": "python/tetris_decode"},
+    package_dir={
+        "tetris_kernels": "tetris_kernels",
+        "tetris_decode": "python/tetris_decode",
+        "tetris_vllm": "python/tetris_vllm",
+    },
     package_data={
         "tetris_kernels": ["py.typed"],
         "tetris_decode": ["py.typed", "data/ngrams.npz", "data/traces.npz", "data/README.md"],
+        "tetris_vllm": ["py.typed"],
     },
     install_requires=["torch>=2.13", "triton>=3.6; platform_system == 'Linux'", "numpy>=1.26"],
     extras_require={
@@ -43,7 +49,10 @@ setup(
         "test": TEST,
         "dev": [*TEST, "build>=1", "mypy>=1.15", "ruff>=0.11", "setuptools>=77", "wheel"],
     },
-    entry_points={"console_scripts": ["tetris-decode = tetris_decode.__main__:main"]},
+    entry_points={
+        "console_scripts": ["tetris-decode = tetris_decode.__main__:main"],
+        "vllm.general_plugins": ["tetris = tetris_vllm.plugin:register"],
+    },
     keywords=["speculative decoding", "LLM inference", "Triton", "draft token selection", "TETRIS"],
     classifiers=[
         "Development Status :: 3 - Alpha",

@@ -10,6 +10,7 @@ import sys
 import tarfile
 import venv
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,11 @@ import tetris_kernels
 
 ROOT = Path(__file__).parents[1]
 VERSION = tetris_kernels.__version__
+FOLDERS = {
+    "tetris_kernels": "tetris_kernels",
+    "tetris_decode": "python/tetris_decode",
+    "tetris_vllm": "python/tetris_vllm",
+}
 
 
 def run(*command: object, **options: object) -> str:
@@ -46,16 +52,16 @@ def site_packages(dist, tmp_path_factory) -> Path:
     return next(home.glob("lib/python*/site-packages"))
 
 
-def test_wheel_holds_both_packages_and_nothing_else(dist):
+def test_wheel_holds_the_packages_and_nothing_else(dist):
     wheel = next(dist.glob("*.whl"))
     assert wheel.name == f"tetris_kernels-{VERSION}-py3-none-any.whl"
     names = set(zipfile.ZipFile(wheel).namelist())
-    for folder, package in (("tetris_kernels", "tetris_kernels"), ("python/tetris_decode", "tetris_decode")):
+    for package, folder in FOLDERS.items():
         files = [path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
         expected = {f"{package}/{path.relative_to(ROOT / folder).as_posix()}" for path in files}
         assert {name for name in names if name.startswith(f"{package}/")} == expected
     tops = {name.split("/")[0] for name in names}
-    assert tops == {"tetris_kernels", "tetris_decode", f"tetris_kernels-{VERSION}.dist-info"}
+    assert tops == {*FOLDERS, f"tetris_kernels-{VERSION}.dist-info"}
 
 
 def test_sdist_holds_what_a_packager_needs(dist):
@@ -77,6 +83,14 @@ def test_metadata(site_packages):
     assert base == {"torch>=2.13", "triton>=3.6", "numpy>=1.26"}
     extras = {line.partition(": ")[2] for line in header if line.startswith("Provides-Extra: ")}
     assert extras == {"decode", "test", "dev"}
+    assert "vllm" not in text.partition("\n\n")[0]
+
+
+def test_vllm_finds_its_plugin(site_packages):
+    (plugin,) = metadata.Distribution.at(next(site_packages.glob("tetris_kernels-*.dist-info"))).entry_points.select(
+        group="vllm.general_plugins"
+    )
+    assert (plugin.name, plugin.value) == ("tetris", "tetris_vllm.plugin:register")
 
 
 def test_installed_wheel_works(site_packages, tmp_path):
@@ -109,7 +123,7 @@ def test_every_package_is_listed():
     found = [
         ".".join(path.parent.relative_to(top).parts)
         for top in (ROOT, ROOT / "python")
-        for package in ("tetris_kernels", "tetris_decode")
+        for package in FOLDERS
         for path in (top / package).rglob("__init__.py")
     ]
     assert sorted(listed) == sorted(found)

@@ -1,0 +1,112 @@
+"""vLLM's scheduler, which gives the budget's most promising drafts to the next step, and no others."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import torch
+from vllm.logger import init_logger
+from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.outputs import DraftTokenIds, ModelRunnerOutput
+
+from tetris_kernels import CostTable
+from tetris_vllm import rules
+from tetris_vllm.choosing import Chooser
+from tetris_vllm.counters import Counters
+from tetris_vllm.settings import Settings, for_engine
+
+# Below vLLM's own loggers, so that it is configured with them.
+logger = init_logger("vllm.tetris_vllm.scheduler")
+
+
+class TetrisScheduler(Scheduler):
+    """Lengths are decided where drafts arrive, so that only requests that go on take part, by drafts that vLLM would
+    verify: those that a grammar forbids are gone, and those behind a request's last token do not count. Without
+    speculation nothing differs.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        how = rules.drafting(self.vllm_config)
+        self._tetris: Chooser | None = None
+        if how is not None:
+            settings = for_engine(os.environ, self.vllm_config.additional_config)
+            kind = rules.score_kind(settings.score, how)
+            self._tetris = Chooser(settings, how.length, _costs(settings))
+            self._tetris_counters = Counters.create(
+                str(self.vllm_config.model_config.served_model_name),
+                str(self.vllm_config.parallel_config.data_parallel_index),
+            )
+            logger.info("tetris_vllm: %s drafts by %s, %s", how.method, kind, settings)
+
+    def update_draft_token_ids(self, draft_token_ids: DraftTokenIds) -> None:
+        super().update_draft_token_ids(draft_token_ids)
+        if self._tetris is not None:
+            self._tetris_trim(self._tetris, draft_token_ids)
+
+    def update_from_output(self, scheduler_output: SchedulerOutput, model_runner_output: ModelRunnerOutput) -> Any:
+        # Before vLLM does, since it forgets the requests that end.
+        if self._tetris is not None:
+            self._tetris_observe(self._tetris, scheduler_output, model_runner_output)
+        return super().update_from_output(scheduler_output, model_runner_output)
+
+    def _tetris_trim(self, chooser: Chooser, drafts: DraftTokenIds) -> None:
+        start = time.perf_counter()
+        rows, decoding = [], []
+        for row, name in enumerate(drafts.req_ids):
+            request = self.requests.get(name)
+            if request is not None and not request.is_finished() and not request.is_prefill_chunk:
+                rows.append(row)
+                decoding.append(request)
+        taking_part = {request.request_id for request in decoding}
+        # Chosen in an earlier step that had no room for the request.
+        spent = sum(len(r.spec_token_ids) for r in self.running if r.request_id not in taking_part)
+        usable = [min(len(r.spec_token_ids), self._tetris_room(r)) for r in decoding]
+        scores = getattr(drafts, "scores", None)
+        choice = chooser.choose(
+            [request.request_id for request in decoding],
+            usable,
+            None if scores is None else torch.from_numpy(scores)[rows],
+            spent=spent,
+        )
+        proposed = sum(len(request.spec_token_ids) for request in decoding)
+        if choice.lens is not None:
+            for request, length in zip(decoding, choice.lens, strict=True):
+                if length < len(request.spec_token_ids):
+                    request.spec_token_ids = request.spec_token_ids[:length]
+        self._tetris_counters.add(
+            steps=1,
+            proposed=proposed,
+            budget=proposed if choice.budget is None else min(choice.budget, proposed),
+            seconds=time.perf_counter() - start,
+        )
+
+    def _tetris_room(self, request: Any) -> int:
+        """How many drafts can be of use: with all of them accepted, one token more ends the request."""
+        tokens = min(request.max_tokens - request.num_output_tokens, self.max_model_len - request.num_tokens)
+        return max(tokens - 1, 0)
+
+    def _tetris_observe(self, chooser: Chooser, scheduled: SchedulerOutput, output: ModelRunnerOutput) -> None:
+        verified = accepted = 0
+        for name in scheduled.num_scheduled_tokens:
+            row = output.req_id_to_index.get(name)
+            emitted = len(output.sampled_token_ids[row]) if row is not None and output.sampled_token_ids else 0
+            # Nothing comes of a part of a prompt.
+            if emitted:
+                drafts = len(scheduled.scheduled_spec_decode_tokens.get(name, ()))
+                chooser.history.observe(name, drafts, emitted - 1)
+                verified += drafts
+                accepted += emitted - 1
+        chooser.history.keep(self.requests)
+        self._tetris_counters.add(verified=verified, accepted=accepted)
+
+
+def _costs(settings: Settings) -> CostTable | None:
+    if settings.budget.kind != "adaptive" or settings.costs is None:
+        return None
+    table = CostTable.load(settings.costs)
+    logger.info("tetris_vllm: costs of %s", dict(table.key))
+    return table
