@@ -15,7 +15,7 @@ INSTALLED := $(VENV)/.installed-$(shell printf '%s' '$(TORCH)' | cksum | cut -d 
 
 .DEFAULT_GOAL := help
 .PHONY: help demo replay simulate lossless test check budgets kernels bench bench-select bench-path bench-gpu bench-decode bench-generate ngrams traces pictures \
-	test-model test-gpu clean
+	test-model test-vllm test-gpu clean
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -103,8 +103,21 @@ pictures: $(MODEL) ## draw the pictures of README and docs again, from the recor
 test-model: $(MODEL) ## tests on the real model, a few minutes
 	TETRIS_TEST_MODEL=1 GOMP_SPINCOUNT=20000 $(BIN)/python -m pytest tests/decode/test_smollm2.py
 
+# vLLM has an environment of its own, a build that runs without a GPU and needs no triton. Without its OpenMP library
+# loaded first, the threads of two of them fight over the cores.
+VENV_VLLM ?= .venv-vllm
+VLLM := $(VENV_VLLM)/.installed
+$(VLLM): tests/vllm_engine/requirements.txt setup.py
+	$(PYTHON) -m venv $(VENV_VLLM)
+	$(VENV_VLLM)/bin/pip install --quiet --no-deps --requirement tests/vllm_engine/requirements.txt
+	$(VENV_VLLM)/bin/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+test-vllm: $(VLLM) ## the vLLM plugin in the real engine, on the CPU: installs 2.4 GB the first time, then minutes
+	LD_PRELOAD=$(VENV_VLLM)/lib/libiomp5.so $(VENV_VLLM)/bin/python -m pytest --confcutdir tests/vllm_engine tests/vllm_engine $(ARGS)
+
 test-gpu: $(INSTALLED) ## for owners of a GPU: device tests, and a short report to paste
 	$(BIN)/python bench/gpu_report.py
 
-clean: ## remove .venv and caches
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+clean: ## remove the environments and caches
+	rm -rf $(VENV) $(VENV_VLLM) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

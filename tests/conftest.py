@@ -19,6 +19,9 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 POISON = -77
 GUARD = 16  # elements on either side of an output
 
+# They need vLLM, which has an environment of its own: make test-vllm.
+collect_ignore = ["vllm_engine"]
+
 # The tensors are small and tests run side by side: threads that wait for each other would cost more than they give.
 torch.set_num_threads(1)
 

@@ -81,6 +81,9 @@ def prepare_worker(vllm_config: Any) -> None:
         logger.info("tetris_vllm: no speculative decoding here, nothing to do")
         return
     rules.require_supported(vllm_config)
+    if rules.selects_itself(vllm_config):
+        _prepare_v2(vllm_config)
+        return
     kind_of(vllm_config)
 
     from vllm.v1.spec_decode.llm_base_proposer import SpecDecodeBaseProposer
@@ -92,6 +95,22 @@ def prepare_worker(vllm_config: Any) -> None:
         setattr(SpecDecodeBaseProposer, _PATCHED, True)
         recording.record_in(SpecDecodeBaseProposer, kind_of)
         drafts.attach_in(GPUModelRunner)
+
+
+def _prepare_v2(vllm_config: Any) -> None:
+    if missing := seams.missing(seams.SEAMS_V2):
+        places = "; ".join(map(str, missing))
+        logger.warning(
+            "tetris_vllm: adaptive verification is left as it is. vLLM %s does not have %s", seams.version(), places
+        )
+        return
+    from vllm.v1.worker.gpu.spec_decode import adaptive_verification
+
+    from tetris_vllm import model_runner_v2
+
+    if not hasattr(adaptive_verification, _PATCHED):
+        setattr(adaptive_verification, _PATCHED, True)
+        model_runner_v2.install(adaptive_verification, for_engine(os.environ, vllm_config.additional_config).budget)
 
 
 def kind_of(vllm_config: Any) -> str | None:

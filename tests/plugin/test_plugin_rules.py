@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tetris_vllm.rules import WITHOUT_LOGITS, Drafting, drafting, require_supported, score_kind
+from tetris_vllm.rules import WITHOUT_LOGITS, Drafting, drafting, require_supported, score_kind, selects_itself
 from tetris_vllm.settings import SCORES
 
 GREEDY = Drafting("draft_model", 4, drawn=False, logits=True)
@@ -51,6 +51,7 @@ def config(method="draft_model", *, sampled="greedy", rejection="standard", loca
         draft_sample_method=sampled,
         rejection_sample_method=rejection,
         use_local_argmax_reduction=local,
+        enable_adaptive_verification=engine.get("adaptive", False),
     )
     scheduling = SimpleNamespace(async_scheduling=engine.get("asynchronous", False), scheduler_cls=engine.get("cls"))
     return SimpleNamespace(
@@ -73,15 +74,19 @@ def test_how_an_engine_drafts():
         assert drafting(config(method)) == Drafting(method, 3, False, False)
 
 
-def test_engines_that_are_served():
-    require_supported(config())
+@pytest.mark.parametrize(
+    "engine", [{}, {"v2": True, "adaptive": True}, {"v2": True, "adaptive": True, "asynchronous": True}]
+)
+def test_engines_that_are_served(engine):
+    require_supported(config(**engine))
+    assert selects_itself(config(**engine)) == engine.get("v2", False)
 
 
 @pytest.mark.parametrize(
     ("engine", "message"),
     [
         ({"asynchronous": True}, r"async_scheduling: expected False \(--no-async-scheduling\), got True: asynchronous"),
-        ({"v2": True}, r"model runner: expected V1 \(VLLM_USE_V2_MODEL_RUNNER=0\), got V2"),
+        ({"v2": True}, r"runner: expected V1 \(VLLM_USE_V2_MODEL_RUNNER=0\), or enable_adaptive_verification, got V2"),
         ({"cls": "a.Scheduler"}, "scheduler_cls: expected none, as the plugin brings its own, got a.Scheduler"),
     ],
 )

@@ -30,6 +30,10 @@ class Scheduler(Base):
 
 class Twice: ...
 class Twice: ...
+
+def compute(a, b): ...
+
+_compiled = compile(compute)
 """
 
 
@@ -56,6 +60,8 @@ def seam(method, *names, owner="Scheduler", module="engine_of_tests.core.schedul
         seam("size", "self"),
         seam(None, "running"),
         seam(None, "a", "b", "field", "size", "update"),
+        seam("compute", "a", "b", owner=""),
+        seam(None, "_compiled", "compute", owner=""),
     ],
 )
 def test_places_that_are_there(place):
@@ -72,6 +78,8 @@ def test_places_that_are_there(place):
         seam(None, "running", "gone"),
         seam(None, "elsewhere"),
         seam(None, "local"),
+        seam("compute", "a", owner=""),
+        seam(None, "running_", owner=""),
         seam(None, owner="Twice"),
         seam(None, owner="Gone"),
         seam(None, module="engine_of_tests.core.gone"),
@@ -85,4 +93,5 @@ def test_places_that_are_not(place):
 
 def test_how_a_place_is_named():
     assert str(seam("update", "self", "x")) == "engine_of_tests.core.scheduler.Scheduler.update(self, x)"
+    assert str(seam("compute", "a", owner="")) == "engine_of_tests.core.scheduler.compute(a)"
     assert str(seam(None, "a", "b")) == "engine_of_tests.core.scheduler.Scheduler with a, b"

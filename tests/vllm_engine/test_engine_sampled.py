@@ -1,0 +1,89 @@
+"""Sampled decoding in the real engine: whole texts have the law of the target, which is known exactly."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from engines import counting, engine, generate
+from tiny_checkpoints import LAW_LENGTH, LAW_VOCABULARY, PROMPT
+
+from tetris_vllm import recording, rules
+
+REQUESTS = 12_000
+# Seeds are fixed, so a test passes always or never; of 100 right ones, none falls below by chance.
+LEVEL = 1e-4
+
+
+def chi_square(texts: list[list[int]], law: torch.Tensor) -> tuple[float, float]:
+    """The statistic of the texts, those that are rare by their law taken together, and its p-value by the normal
+    approximation of Wilson and Hilferty."""
+    weights = LAW_VOCABULARY ** torch.arange(LAW_LENGTH - 1, -1, -1)
+    observed = (torch.tensor(texts) * weights).sum(1).bincount(minlength=len(law)).double()
+    expected = law * len(texts)
+    rare = expected < 5
+    observed = torch.cat([observed[~rare], observed[rare].sum().view(1)])
+    expected = torch.cat([expected[~rare], expected[rare].sum().view(1)])
+    statistic = float((((observed - expected) ** 2) / expected).sum())
+    freedom = len(expected) - 1
+    z = ((statistic / freedom) ** (1 / 3) - (1 - 2 / (9 * freedom))) / math.sqrt(2 / (9 * freedom))
+    return statistic, 0.5 * math.erfc(z / math.sqrt(2))
+
+
+def sampled(law, method: str | None, settings, **speculative) -> tuple[float, dict[str, float]]:
+    """The p-value of many texts, and what was counted."""
+    folders, exact = law
+    options = {"skip_tokenizer_init": True, "max_num_seqs": 128, "speculative": speculative}
+    with engine(folders, method, settings=settings, **options) as llm, counting() as counts:
+        texts = generate(llm, [PROMPT] * REQUESTS, LAW_LENGTH, temperature=1.0)
+    return chi_square(texts, exact)[1], counts
+
+
+def test_no_speculation_has_the_law(law):
+    p_value, counts = sampled(law, None, None)
+    assert p_value > LEVEL
+    assert not any(counts.values())
+
+
+@pytest.mark.parametrize("score", ["top", "collision", "history"])
+def test_drawn_drafts(law, score):
+    settings = {"budget": "0.7x", "score": score}
+    p_value, counts = sampled(law, "draft_model", settings, draft_sample_method="probabilistic")
+    assert p_value > LEVEL
+    assert 0 < counts["accepted"] < counts["verified"] < counts["proposed"]
+
+
+@pytest.mark.parametrize("method", ["draft_model", "ngram"])
+def test_drafts_that_are_not_drawn(law, method):
+    p_value, counts = sampled(law, method, {"budget": "0.7x"})
+    assert p_value > LEVEL
+    assert 0 < counts["accepted"] < counts["verified"] < counts["proposed"]
+
+
+def test_the_score_that_is_refused_would_be_seen(law, monkeypatch):
+    """The drawn token's own probability, recorded past the rules: the reason that they are there."""
+    monkeypatch.setattr(rules, "score_kind", lambda asked, how: "token")
+
+    def record_the_drawn(proposer_class, kind_of):
+        sample = proposer_class._sample_from_logits
+
+        def _sample_from_logits(self, logits, sampling_metadata):
+            ids, probs = sample(self, logits, sampling_metadata)
+            recorded = recording.take(self)
+            setattr(self, recording.RECORDED, [*recorded, probs.gather(1, ids.long().unsqueeze(1)).squeeze(1).log()])
+            return ids, probs
+
+        proposer_class._sample_from_logits = _sample_from_logits
+
+    from vllm.v1.spec_decode.llm_base_proposer import SpecDecodeBaseProposer
+
+    before = SpecDecodeBaseProposer._sample_from_logits
+    monkeypatch.setattr(recording, "_record", lambda *_: None)
+    record_the_drawn(SpecDecodeBaseProposer, None)
+    try:
+        settings = {"budget": "0.7x", "score": "token"}
+        p_value, _ = sampled(law, "draft_model", settings, draft_sample_method="probabilistic")
+    finally:
+        SpecDecodeBaseProposer._sample_from_logits = before
+    assert p_value < 1e-12
