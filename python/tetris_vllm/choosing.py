@@ -15,7 +15,7 @@ from tetris_vllm.settings import Settings
 
 
 class Choice(NamedTuple):
-    """lens: drafts to verify of each row, or None: all of them. budget: what was allowed; None: no limit."""
+    """lens: drafts to verify of each row; None: all that there are. budget: what was allowed; None: no limit."""
 
     lens: list[int] | None
     budget: int | None
@@ -50,7 +50,7 @@ class Chooser:
 
         Args:
             requests: names of all that decode in the step, also those without drafts.
-            usable: drafts of each that can be of use.
+            usable: drafts of each that can be of use; no others are verified, where there is a limit.
             scores: [N, K] float32 on the CPU, K at least the largest of `usable`: logs of acceptance estimates. None:
                 by what became of each request's earlier drafts.
             spent: of the budget, for drafts that are already chosen.
@@ -61,14 +61,14 @@ class Chooser:
         left = None if budget is None else max(budget - spent, 0)
         covered = left is None or left >= sum(usable)
         if covered and self._adaptive is None:
-            return Choice(None, budget)
+            return Choice(None if left is None else list(usable), budget)
 
         logprobs = self.history.logprobs(requests, self._num_drafts) if scores is None else scores
         lens = torch.tensor(usable, dtype=torch.int32)
         if self._adaptive is not None:
             self._adaptive.observe(logprobs, lens)
         if covered:
-            return Choice(None, budget)
+            return Choice(list(usable), budget)
         floor = self.settings.min_drafts
         floors = torch.full_like(lens, floor) if floor else None
         return Choice(select(logprobs, left or 0, draft_lens=lens, min_lens=floors).lens.tolist(), budget)

@@ -86,7 +86,7 @@ class TetrisScheduler(Scheduler):
 
     def _tetris_room(self, request: Any) -> int:
         """How many drafts can be of use: with all of them accepted, one token more ends the request."""
-        tokens = min(request.max_tokens - request.num_output_tokens, self.max_model_len - request.num_tokens)
+        tokens: int = min(request.max_tokens - request.num_output_tokens, self.max_model_len - request.num_tokens)
         return max(tokens - 1, 0)
 
     def _tetris_observe(self, chooser: Chooser, scheduled: SchedulerOutput, output: ModelRunnerOutput) -> None:
