@@ -77,7 +77,7 @@ def test_output_and_budget(llm, expected, amount):
     assert len(PROMPTS) * TOKENS > counts["accepted"]
     if amount >= 8:
         assert counts["accepted"] > 20  # else little was tested
-    if 0 < amount <= 16:
+    if 0 < amount <= 4:
         # Most steps have more to choose from than that.
         assert sum(n == amount for n in verified) > len(verified) / 4
 
@@ -198,7 +198,8 @@ def test_structured_output(llm, plain):
         structured = StructuredOutputsParams(choice=["verify the draft", "verify the batch", "decode"])
         params = SamplingParams(temperature=0, max_tokens=30, structured_outputs=structured)
         outputs = made.generate([{"prompt_token_ids": prompt} for prompt in PROMPTS], params, use_tqdm=False)
-        return [output.outputs[0].text for output in outputs]
+        decode = made.get_tokenizer().decode
+        return [decode(output.outputs[0].token_ids, skip_special_tokens=True) for output in outputs]
 
     with budget(llm, "absolute", 6):
         found = choices(llm)

@@ -13,6 +13,7 @@ from tokenizers import ByteLevelBPETokenizer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 VOCABULARY = 512
+END = VOCABULARY - 1
 SHAPE = {
     "hidden_size": 128,
     "intermediate_size": 256,
@@ -22,9 +23,7 @@ SHAPE = {
     "head_dim": 64,
     "max_position_embeddings": 512,
     "tie_word_embeddings": False,
-    # No text ends before its time.
     "bos_token_id": None,
-    "eos_token_id": None,
     "pad_token_id": None,
 }
 
@@ -34,8 +33,8 @@ def tokenizer() -> PreTrainedTokenizerFast:
     text = ["Which draft tokens of a batch to verify in speculative decoding: the most promising ones."]
     trained.train_from_iterator(text * 9, vocab_size=VOCABULARY, min_frequency=1, show_progress=False)
     # All bytes are tokens; what is missing to the size is filled up.
-    trained.add_tokens([f"<{i}>" for i in range(VOCABULARY - trained.get_vocab_size())])
-    return PreTrainedTokenizerFast(tokenizer_object=trained._tokenizer)
+    trained.add_tokens([f"<{i}>" for i in range(END - trained.get_vocab_size())])
+    return PreTrainedTokenizerFast(tokenizer_object=trained._tokenizer, eos_token="<end>")
 
 
 def save(model: LlamaForCausalLM, folder: Path, words: PreTrainedTokenizerFast | None = None) -> str:
@@ -49,12 +48,14 @@ def save(model: LlamaForCausalLM, folder: Path, words: PreTrainedTokenizerFast |
 def make_pair(folder: Path) -> dict[str, str]:
     """Folders of "target", "draft_model" and "eagle"."""
     torch.manual_seed(0)
-    target = LlamaForCausalLM(LlamaConfig(vocab_size=VOCABULARY, initializer_range=0.2, **SHAPE)).float().eval()
+    target = LlamaForCausalLM(LlamaConfig(vocab_size=VOCABULARY, eos_token_id=END, initializer_range=0.2, **SHAPE)).float().eval()
+    # What the last token is decides more than the text before it, so that an EAGLE drafter without training is right
+    # now and then, and texts come back to what they said.
+    target.model.embed_tokens.weight *= 5
+    target.lm_head.weight[48:] *= 0.4
     for layer in target.model.layers:
-        # What the last token is decides more than the text before it, so that an EAGLE drafter without training is
-        # right now and then.
-        layer.self_attn.o_proj.weight *= 0.3
-        layer.mlp.down_proj.weight *= 0.3
+        layer.self_attn.o_proj.weight *= 0.08
+        layer.mlp.down_proj.weight *= 0.03
     drafter = copy.deepcopy(target)
     for weight in drafter.parameters():
         if weight.dim() > 1:
@@ -88,7 +89,7 @@ PROMPT = [1, 3, 2]
 def make_law_pair(folder: Path) -> tuple[dict[str, str], torch.Tensor]:
     """Folders of "target" and "draft_model", and [4 ** 4] float64, the law of the target's texts after PROMPT."""
     torch.manual_seed(3)
-    config = LlamaConfig(vocab_size=LAW_VOCABULARY, initializer_range=0.2, **SHAPE)
+    config = LlamaConfig(vocab_size=LAW_VOCABULARY, eos_token_id=None, initializer_range=0.2, **SHAPE)
     target = LlamaForCausalLM(config).float().eval()
     drafter = copy.deepcopy(target)
     # As a target that is sure often, and a drafter that is not of the same opinion.
