@@ -113,8 +113,11 @@ $(VLLM): tests/vllm_engine/requirements.txt setup.py
 	$(VENV_VLLM)/bin/pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# A process for each file: once a library of n-gram drafting is loaded, vLLM for CPUs starts no other engine in it.
 test-vllm: $(VLLM) ## the vLLM plugin in the real engine, on the CPU: installs 2.4 GB the first time, then minutes
-	LD_PRELOAD=$(VENV_VLLM)/lib/libiomp5.so $(VENV_VLLM)/bin/python -m pytest --confcutdir tests/vllm_engine tests/vllm_engine $(ARGS)
+	for file in tests/vllm_engine/test_*.py; do \
+		LD_PRELOAD=$(VENV_VLLM)/lib/libiomp5.so $(VENV_VLLM)/bin/python -m pytest --confcutdir tests/vllm_engine $$file $(ARGS) || exit 1; \
+	done
 
 test-gpu: $(INSTALLED) ## for owners of a GPU: device tests, and a short report to paste
 	$(BIN)/python bench/gpu_report.py

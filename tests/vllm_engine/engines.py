@@ -31,8 +31,9 @@ def speculation(method: str | None, folders: dict[str, str], num_drafts: int = K
 def engine(folders: dict[str, str], method: str | None, *, settings: Any = None, **options: Any) -> Iterator[LLM]:
     """One that speculates with `method` (None: not at all), with these settings of its own for the plugin."""
     speculative = speculation(method, folders)
+    more = options.pop("speculative", {})
     if speculative is not None:
-        speculative |= options.pop("speculative", {})
+        speculative |= more
     llm = LLM(
         model=folders["target"],
         speculative_config=speculative,

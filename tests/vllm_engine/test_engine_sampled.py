@@ -8,12 +8,40 @@ import pytest
 import torch
 from engines import counting, engine, generate
 from tiny_checkpoints import LAW_LENGTH, LAW_VOCABULARY, PROMPT
+from vllm.v1.sample import rejection_sampler
 
 from tetris_vllm import recording, rules
 
-REQUESTS = 12_000
+REQUESTS = 6_000
 # Seeds are fixed, so a test passes always or never; of 100 right ones, none falls below by chance.
 LEVEL = 1e-4
+
+
+def expand_batch_to_tokens(x, cu_num_tokens, num_tokens, replace_from=0, replace_to=0):
+    """What vLLM's function of this name means: each request's value for each of its drafts."""
+    lens = cu_num_tokens.diff(prepend=cu_num_tokens.new_zeros(1))
+    return torch.where(x == replace_from, replace_to, x).to(x.dtype).repeat_interleave(lens.long())
+
+
+def test_vllm_for_cpus_needs_the_repair():
+    """Of 0.32.0 it leaves temperatures of sampled drafts as the memory was (vLLM's issue 55005). When this fails, the
+    repair can go."""
+    filled, empty = torch.full((3,), 0.5), torch.Tensor.new_empty
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, "new_empty", lambda self, *size, **how: empty(self, *size, **how).fill_(-7))
+        found = rejection_sampler.expand_batch_to_tokens(filled, torch.tensor([1, 1, 3]), 3)
+    assert found.tolist() == [-7] * 3
+    assert expand_batch_to_tokens(torch.tensor([0.5, 9.0, 0.0]), torch.tensor([1, 1, 3]), 3, 0, 1).tolist() == [
+        0.5,
+        1,
+        1,
+    ]
+
+
+@pytest.fixture(autouse=True)
+def repaired(request, monkeypatch):
+    if request.function is not test_vllm_for_cpus_needs_the_repair:
+        monkeypatch.setattr(rejection_sampler, "expand_batch_to_tokens", expand_batch_to_tokens)
 
 
 def chi_square(texts: list[list[int]], law: torch.Tensor) -> tuple[float, float]:
@@ -46,17 +74,17 @@ def test_no_speculation_has_the_law(law):
     assert not any(counts.values())
 
 
+def test_all_drafts_have_the_law(law):
+    """What vLLM does by itself."""
+    p_value, counts = sampled(law, "draft_model", {"budget": "all"}, draft_sample_method="probabilistic")
+    assert p_value > LEVEL
+    assert 0 < counts["accepted"] < counts["verified"]
+
+
 @pytest.mark.parametrize("score", ["top", "collision", "history"])
 def test_drawn_drafts(law, score):
     settings = {"budget": "0.7x", "score": score}
     p_value, counts = sampled(law, "draft_model", settings, draft_sample_method="probabilistic")
-    assert p_value > LEVEL
-    assert 0 < counts["accepted"] < counts["verified"] < counts["proposed"]
-
-
-@pytest.mark.parametrize("method", ["draft_model", "ngram"])
-def test_drafts_that_are_not_drawn(law, method):
-    p_value, counts = sampled(law, method, {"budget": "0.7x"})
     assert p_value > LEVEL
     assert 0 < counts["accepted"] < counts["verified"] < counts["proposed"]
 
@@ -87,3 +115,11 @@ def test_the_score_that_is_refused_would_be_seen(law, monkeypatch):
     finally:
         SpecDecodeBaseProposer._sample_from_logits = before
     assert p_value < 1e-12
+
+
+# n-grams last: after numba is loaded, vLLM for CPUs starts no other engine in the process.
+@pytest.mark.parametrize("method", ["draft_model", "ngram"])
+def test_drafts_that_are_not_drawn(law, method):
+    p_value, counts = sampled(law, method, {"budget": "0.7x"})
+    assert p_value > LEVEL
+    assert 0 < counts["accepted"] < counts["verified"] < counts["proposed"]

@@ -48,7 +48,11 @@ def save(model: LlamaForCausalLM, folder: Path, words: PreTrainedTokenizerFast |
 def make_pair(folder: Path) -> dict[str, str]:
     """Folders of "target", "draft_model" and "eagle"."""
     torch.manual_seed(0)
-    target = LlamaForCausalLM(LlamaConfig(vocab_size=VOCABULARY, eos_token_id=END, initializer_range=0.2, **SHAPE)).float().eval()
+    target = (
+        LlamaForCausalLM(LlamaConfig(vocab_size=VOCABULARY, eos_token_id=END, initializer_range=0.2, **SHAPE))
+        .float()
+        .eval()
+    )
     # What the last token is decides more than the text before it, so that an EAGLE drafter without training is right
     # now and then, and texts come back to what they said.
     target.model.embed_tokens.weight *= 5
