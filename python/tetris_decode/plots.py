@@ -138,7 +138,8 @@ def budget(curves: Sequence[BudgetCurves]) -> Figure:
 
 def costs(table: CostTable) -> Figure:
     """Seconds of a verification by its tokens, and of drafting by its length."""
-    figure = _figure(3.2, f"What a step costs: {table.key.get('model', 'a model')}, {table.key.get('device', '')}")
+    figure = _figure(3.2, f"What a step costs: {table.key.get('model', 'a model')}")
+    figure.supxlabel(table.key.get("device", ""), fontsize=8)
     left, right = figure.subplots(1, 2, width_ratios=(2, 1))
     milliseconds = [1e3 * seconds for seconds in table.seconds]
     style = {"drawstyle": "steps-pre"} if table.staircase else {}
