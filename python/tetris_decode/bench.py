@@ -50,6 +50,8 @@ class Row:
     relative:    throughput over that of no speculation.
     to_fixed:    throughput over that of the fixed length of 1 or more whose `relative` is the best here.
     to_best:     the same over `best_budget`, the best of all whose budget is fixed: fixed lengths from 0 on, TETRIS.
+    to_chosen:   the same, but each half of the blocks, the even and the odd ones, is compared with what was best in the
+                 other half: the best of several that are measured owes some of its lead to the blocks' luck.
     throughputs: of each block, tokens per second.
     texts, equal_texts: requests that this policy and no speculation both finished, and those of them with one text;
                  none if sampled.
@@ -64,6 +66,7 @@ class Row:
     to_fixed: Ratio | None
     to_best: Ratio
     best_budget: str
+    to_chosen: Ratio
     throughputs: list[float]
     metrics: Metrics
     texts: int
@@ -200,6 +203,7 @@ def rows(
 
     budgets = {name: lane.policy for name, lane in lanes.items() if isinstance(lane.policy, FixedLength | Tetris)}
     best = max(budgets, key=gain)
+    chosen = cross_chosen([lanes[name].throughputs for name in budgets], plain.throughputs)
     fixed = [name for name, policy in budgets.items() if isinstance(policy, FixedLength) and policy.length > 0]
     best_fixed = max(fixed, key=gain, default=None)
     found = []
@@ -218,6 +222,7 @@ def rows(
                 to_fixed=None if best_fixed is None else ratio(lane.throughputs, lanes[best_fixed].throughputs),
                 to_best=ratio(lane.throughputs, lanes[best].throughputs),
                 best_budget=best,
+                to_chosen=ratio(lane.throughputs, chosen),
                 throughputs=lane.throughputs.tolist(),
                 metrics=lane.metrics,
                 texts=len(both),
@@ -225,6 +230,17 @@ def rows(
                 largest_gap=max((abs(d.logit_gap) / max(abs(d.logit), 1.0) for d in different), default=0.0),
             )
         )
+    return found
+
+
+def cross_chosen(candidates: Sequence[NDArray[np.float64]], plain: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[blocks]: of the candidates' throughputs, those of the one whose median ratio to `plain` is the best in the half
+    of the blocks, even or odd, that the block is not in."""
+    ratios = np.array(candidates) / plain
+    found = np.empty_like(plain)
+    for half in (0, 1):
+        best = np.median(ratios[:, 1 - half :: 2], axis=1).argmax()
+        found[half::2] = candidates[best][half::2]
     return found
 
 

@@ -58,7 +58,7 @@ def document(cases: Sequence[Case], settings: Settings, about: dict[str, Any]) -
 
 def _document(row: Row) -> dict[str, Any]:
     """asdict leaves named tuples as they are, and JSON would make lists of them."""
-    ratios = {name: getattr(row, name) for name in ("relative", "to_fixed", "to_best")}
+    ratios = {name: getattr(row, name) for name in ("relative", "to_fixed", "to_best", "to_chosen")}
     return asdict(row) | {name: ratio and ratio._asdict() for name, ratio in ratios.items()}
 
 
@@ -72,7 +72,8 @@ def tables(cases: Sequence[Case], about: str) -> Group:
         if case.planned is not None:
             parts.append(f"planned by the simulator: {_plan(case.planned)}")
         parts += [
-            f"{r.policy}: {_cell(r.to_best)} of the best budget that is fixed, here {r.best_budget}"
+            f"{r.policy}: {_cell(r.to_best)} of the best budget that is fixed, here {r.best_budget}; "
+            f"{_cell(r.to_chosen)} of the best by the other half of the blocks"
             for r in case.rows
             if r.policy.startswith(ADAPTIVE_NAME)
         ]

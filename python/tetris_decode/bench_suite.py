@@ -30,6 +30,7 @@ CONFIDENCE = 0.4  # the default of transformers' assisted generation
 DSD_LENGTH = 6
 # Steps in which a calibration sees all drafts; a lane's warm-up is longer.
 FEWEST_WARM_UP, MOST_WARM_UP, WARM_UP_VERIFICATIONS = 4, 16, 128
+PROFILED = 20  # steps of each size, for the costs
 SIMULATED_REQUESTS = 64  # and four batches at least
 
 
@@ -48,7 +49,7 @@ class Settings:
     max_new_tokens: int = 96
     num_drafts: int = 8
     longest_prompt: int = 256
-    blocks: int = 12
+    blocks: int = 16
     block_seconds: float = 1.0
 
 
@@ -95,7 +96,9 @@ def run(
             )
             on_block(f"{title}: first texts")
             running = queue.prompts[:batch_size]
-            costs = measure_costs(model, running, drafter, num_drafts=settings.num_drafts, temperature=temperature)
+            costs = measure_costs(
+                model, running, drafter, num_drafts=settings.num_drafts, steps=PROFILED, temperature=temperature
+            )
             replay = recorded(temperature)
             planned = None if replay is None else plan(replay, costs, batch_size, settings.num_drafts)
             policies = make_policies(costs, batch_size, settings.num_drafts, planned)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny_models import noisy_copy, random_prompts, target, transformers_generate
 
-from tetris_decode.bench import WARM_UP, Lane, Queue, ratio, rows, run_lanes
+from tetris_decode.bench import WARM_UP, Lane, Queue, cross_chosen, ratio, rows, run_lanes
 from tetris_decode.draft_model import ModelDrafter
 from tetris_decode.metrics import Metrics
 from tetris_decode.policies import NO_SPECULATION, FixedLength, Tetris
@@ -75,7 +75,7 @@ def test_lanes_take_turns_and_are_measured_by_block():
 def test_sampled_texts_are_not_compared():
     queue = make_queue(100, 2)
     lanes = make_lanes(queue, 2, temperature=0.7)
-    run_lanes(list(lanes.values()), blocks=1, block_seconds=0.05)
+    run_lanes(list(lanes.values()), blocks=2, block_seconds=0.05)
     for row in rows(lanes, target(), queue, batch_size=2, temperature=0.7):
         assert (row.texts, row.equal_texts, row.largest_gap) == (0, 0, 0.0)
 
@@ -92,6 +92,15 @@ def test_ratios_are_paired():
     found = ratio(theirs * np.array([1.1, 1.2, 1.3, 1.4, 1.5]), theirs)
     assert found.median == pytest.approx(1.3) and found.low < 1.3 < found.high
     assert found.low >= 1.1 - 1e-9 and found.high <= 1.5 + 1e-9
+
+
+def test_what_is_best_is_chosen_by_the_other_half_of_the_blocks():
+    plain = np.array([1.0, 2.0, 1.0, 2.0, 1.0])
+    lucky = plain * np.array([3.0, 1.0, 3.0, 1.0, 3.0])  # in the even blocks
+    steady = plain * 2.0
+    assert cross_chosen([lucky, steady], plain).tolist() == [2.0, 2.0, 2.0, 2.0, 2.0]
+    assert cross_chosen([plain, lucky, steady], plain).tolist() == [2.0, 2.0, 2.0, 2.0, 2.0]
+    assert cross_chosen([lucky], plain).tolist() == lucky.tolist()
 
 
 def test_metrics_before_a_request_ended_are_of_the_running_ones():

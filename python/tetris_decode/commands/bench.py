@@ -48,7 +48,7 @@ def bench(
     """Measure policies live, side by side in one process.
 
     No speculation, fixed lengths, DSD, a confidence threshold, TETRIS, a budget that adapts; batches that stay full.
-    With SmolLM2 on a CPU about four minutes for each batch size and temperature. Ctrl-C leaves the complete ones.
+    With SmolLM2 on a CPU about six minutes for each batch size and temperature. Ctrl-C leaves the complete ones.
     """
     cases: list[Case] = []
     about: dict[str, Any] = {}
