@@ -36,7 +36,7 @@ def bench(
         int, typer.Option(metavar="K", min=6, max=128, help="Drafts made for TETRIS to choose from.")
     ] = 8,
     longest_prompt: Annotated[int, typer.Option(metavar="T", min=1, help="Longer prompts are left out.")] = 256,
-    blocks: Annotated[int, typer.Option(metavar="N", min=2, help="Blocks of time of each policy, paired.")] = 12,
+    blocks: Annotated[int, typer.Option(metavar="N", min=2, help="Blocks of time of each policy, paired.")] = 16,
     block_seconds: Annotated[
         float, typer.Option(metavar="S", min=0.01, help="Of each policy's own time in each block.")
     ] = 1.0,
