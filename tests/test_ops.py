@@ -238,7 +238,7 @@ def test_public_names():
     stages = {"score", "select", "select_from_logits", "expected_accepts", "choose_budget", "pack", "accept"}
     others = {"deadline_preferences", "plan_budget", "update_waited", "waiting_weights", "warmup", "__version__"}
     types = {"Accepted", "PackedBatch", "Plan", "Preferences", "Selection"}
-    types |= {"Calibration", "CostTable", "Readback", "Uncalibrated"}
+    types |= {"Calibration", "CostTable", "MeanExpectation", "Readback", "Uncalibrated"}
     assert set(tetris_kernels.__all__) == stages | others | types
     assert all(callable(getattr(tetris_kernels, stage)) for stage in stages)
     assert all(hasattr(torch.ops.tetris_kernels, stage) for stage in stages)

@@ -6,6 +6,7 @@ from tetris_kernels.calibration import Calibration, Uncalibrated
 from tetris_kernels.compilation import warmup
 from tetris_kernels.costs import CostTable
 from tetris_kernels.expectation import expected_accepts
+from tetris_kernels.mean_expectation import MeanExpectation
 from tetris_kernels.packing import pack
 from tetris_kernels.planning import Plan, plan_budget
 from tetris_kernels.preferences import deadline_preferences, update_waited, waiting_weights
@@ -18,6 +19,7 @@ __all__ = [
     "Accepted",
     "Calibration",
     "CostTable",
+    "MeanExpectation",
     "PackedBatch",
     "Plan",
     "Preferences",

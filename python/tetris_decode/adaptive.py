@@ -8,18 +8,24 @@ drafts of the step themselves how many of them are verified (`choose_budget`).
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from tetris_decode.drafting import Drafts
 from tetris_decode.metrics import Step
 from tetris_decode.policies import FixedLength, Outcome
-from tetris_kernels import CostTable, Plan, Readback, Selection, choose_budget, expected_accepts, plan_budget, select
-from tetris_kernels.costs import MAX_ENDS
+from tetris_kernels import (
+    CostTable,
+    MeanExpectation,
+    Plan,
+    Readback,
+    Selection,
+    choose_budget,
+    expected_accepts,
+    plan_budget,
+    select,
+)
 
 FIRST_BUDGET = 1.0  # verified per request, until the first expectation has come
-MEMORY = 256  # verifications (requests x steps) in which the weight of an expectation falls to a half
-GRID = 16  # points for each draft
 LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192)  # that are considered, and the longest
 EVERY = 8  # steps from one question what drafts promise to the next
 PROBED = 0.005  # of the time: what may be spent on drafts that the plan does not make
@@ -57,11 +63,8 @@ class Adaptive:
         self.num_made = length
         self._length = length
         self._lengths = [made for made in LENGTHS if made < length] + [length]
-        # Of a request that has so many drafts verified, the accepted ones that are expected: a mean over steps, for
-        # each number of drafts to choose from.
-        self._verified = np.arange(GRID * length + 1) / GRID
-        self._expected = {made: np.zeros(len(self._verified)) for made in self._lengths}
-        self._weight = dict.fromkeys(self._lengths, 0.0)
+        # For each number of drafts to choose from.
+        self._means = {made: MeanExpectation(length) for made in self._lengths}
         self._readback = Readback()
         self._planned_for = -1
         self._steps = self._asked = self._learned = 0
@@ -109,8 +112,7 @@ class Adaptive:
         """Of this step's drafts, what would be accepted of the best ones: for the steps to come."""
         lengths = [made for made in self._lengths if made <= drafts.ids.shape[1]]
         # Up to all drafts, whatever they cost: later there may be fewer requests.
-        most = num_active * lengths[-1]
-        budgets = sorted({most * i // (MAX_ENDS - 1) for i in range(MAX_ENDS)})
+        budgets = MeanExpectation.budgets(num_active, lengths[-1])
         ends = torch.tensor(budgets, dtype=torch.int32).to(drafts.logprobs.device, non_blocking=True)
         expected = [expected_accepts(drafts.logprobs, ends, draft_lens=drafts.lens.clamp(max=made)) for made in lengths]
         self._asked += 1
@@ -122,17 +124,12 @@ class Adaptive:
         if arrival is None or arrival.tag[0] == self._learned:
             return False
         self._learned, num_active, lengths, budgets = arrival.tag
-        verified = np.array(budgets) / num_active
-        # A mean over requests: a step of many says more.
-        kept = 0.5 ** (num_active / MEMORY)
-        for made, expected in zip(lengths, arrival.values.numpy(), strict=True):
-            found = np.interp(self._verified, verified, expected / num_active)
-            self._weight[made] = kept * self._weight[made] + num_active
-            self._expected[made] += (found - self._expected[made]) * num_active / self._weight[made]
+        for made, expected in zip(lengths, arrival.values.tolist(), strict=True):
+            self._means[made].add(expected, budgets, num_active)
         return True
 
     def _plan(self, num_active: int) -> None:
-        if not all(self._weight.values()):
+        if any(mean.is_empty for mean in self._means.values()):
             self.budget = round(FIRST_BUDGET * num_active)
             return
         plans = {made: self._plan_of(made, num_active) for made in self._lengths}
@@ -143,9 +140,8 @@ class Adaptive:
 
     def _plan_of(self, made: int, num_active: int) -> Plan:
         budgets = self.costs.budgets(num_active, num_active * made)
-        per_request = np.interp(np.array(budgets) / max(num_active, 1), self._verified, self._expected[made])
         return plan_budget(
-            (num_active * per_request).tolist(),
+            self._means[made].expected(budgets, num_active),
             budgets,
             self.costs,
             num_active,

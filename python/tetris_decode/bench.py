@@ -239,7 +239,7 @@ def cross_chosen(candidates: Sequence[NDArray[np.float64]], plain: NDArray[np.fl
     ratios = np.array(candidates) / plain
     found = np.empty_like(plain)
     for half in (0, 1):
-        best = np.median(ratios[:, 1 - half :: 2], axis=1).argmax()
+        best = int(np.median(ratios[:, 1 - half :: 2], axis=1).argmax())
         found[half::2] = candidates[best][half::2]
     return found
 

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from tetris_kernels import CostTable, expected_accepts, plan_budget
-from tetris_kernels.costs import MAX_ENDS
+from tetris_kernels import CostTable, MeanExpectation, expected_accepts, plan_budget
 
 FIRST = 1.0  # drafts per request, until something is known
-MEMORY = 256  # requests x steps in which the weight of an expectation falls to a half
-GRID = 16  # points of the mean for each draft
 EVERY = 8  # steps from one look at what drafts promise to the next
 
 
@@ -38,17 +34,14 @@ class AdaptiveBudget:
         seconds = tuple(seconds + drafting for seconds in costs.seconds)
         self._costs = replace(costs, seconds=seconds, draft_seconds=(0.0,))
         self._num_drafts, self._min_gain = num_drafts, min_gain
-        # Of a request that has so many drafts verified, the accepted ones that are expected.
-        self._verified = np.arange(GRID * num_drafts + 1) / GRID
-        self._expected = np.zeros(len(self._verified))
-        self._weight = 0.0
+        self._mean = MeanExpectation(num_drafts)
         self._steps = 0
         self._planned_for = -1
         self._budget = 0
 
     def budget(self, num_requests: int) -> int:
         """Of the next step."""
-        if not self._weight:
+        if self._mean.is_empty:
             return round(FIRST * num_requests)
         if num_requests != self._planned_for:
             self._planned_for, self._budget = num_requests, self._plan(num_requests)
@@ -59,21 +52,16 @@ class AdaptiveBudget:
         self._steps += 1
         if (self._steps - 1) % EVERY or not len(draft_lens):
             return
-        n = len(draft_lens)
-        most = n * draft_logprobs.shape[1]
-        budgets = sorted({most * i // (MAX_ENDS - 1) for i in range(MAX_ENDS)})
+        budgets = self._mean.budgets(*draft_logprobs.shape)
         ends = torch.tensor(budgets, dtype=torch.int32)
-        expected = expected_accepts(draft_logprobs, ends, draft_lens=draft_lens).numpy()
-        found = np.interp(self._verified, np.array(budgets) / n, expected / n)
-        # A mean over requests: a step of many says more.
-        self._weight = 0.5 ** (n / MEMORY) * self._weight + n
-        self._expected += (found - self._expected) * n / self._weight
+        expected = expected_accepts(draft_logprobs, ends, draft_lens=draft_lens)
+        self._mean.add(expected.tolist(), budgets, len(draft_lens))
         self._planned_for = -1
 
     def _plan(self, n: int) -> int:
         if self._costs.staircase and n > self._costs.tokens[-1]:
             return 0  # beyond the last bucket nothing was measured
         budgets = self._costs.budgets(n, n * self._num_drafts)
-        expected = n * np.interp(np.array(budgets) / n, self._verified, self._expected)
-        plan = plan_budget(expected.tolist(), budgets, self._costs, n, 0, current=self._budget, min_gain=self._min_gain)
+        expected = self._mean.expected(budgets, n)
+        plan = plan_budget(expected, budgets, self._costs, n, 0, current=self._budget, min_gain=self._min_gain)
         return plan.budget

@@ -1,0 +1,206 @@
+"""SmolLM2 in vLLM's server, with and without the plugin: `make bench-vllm`.
+
+A server for each way, on this machine's CPU; clients side by side ask real prompts through the chat API. The rows have
+what the servers' metrics say, and whether texts are those of no speculation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from tetris_decode import prompts, smollm2
+from tetris_decode.draft_model import skip_layers
+from tetris_decode.machine import machine
+
+CLIENTS = 8
+REQUESTS = 32
+MAX_TOKENS = 64
+NUM_DRAFTS = 4
+START = 180  # seconds until a server answers
+NGRAM = {"method": "ngram", "prompt_lookup_max": 3, "prompt_lookup_min": 1}
+# The drafter, and the plugin's budgets; None: without the plugin.
+WAYS = ((None, (None,)), ("n-gram", (None, "1x", "0.5x")), ("layer-skip", (None, "2x", "1x")))
+
+
+@dataclass(frozen=True)
+class Row:
+    drafter: str | None
+    budget: str | None
+    texts: list[list[int]]
+    seconds: float
+    metrics: dict[str, float]
+
+
+def make_checkpoints(folder: Path) -> dict[str, str]:
+    """SmolLM2 and itself without some layers, as vLLM reads them."""
+    chat = smollm2.load()
+    found = {"target": folder / "target", "layer-skip": folder / "layer-skip"}
+    for name, model in (("target", chat.model), ("layer-skip", skip_layers(chat.model, smollm2.SKIPPED_LAYERS))):
+        model.save_pretrained(found[name])
+        chat.tokenizer.save_pretrained(found[name])
+    return {name: str(path) for name, path in found.items()}
+
+
+@contextmanager
+def server(python: str, checkpoints: dict[str, str], drafter: str | None, budget: str | None) -> Iterator[str]:
+    """Its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", checkpoints["target"]]
+    command += ["--served-model-name", smollm2.NAME, "--dtype", "bfloat16", "--max-model-len", "2048"]
+    command += ["--max-num-seqs", str(CLIENTS), "--enforce-eager", "--no-async-scheduling", "--port", str(port)]
+    command += ["--no-enable-prefix-caching"]
+    if drafter is not None:
+        speculation = NGRAM if drafter == "n-gram" else {"method": "draft_model", "model": checkpoints[drafter]}
+        command += ["--speculative-config", json.dumps(speculation | {"num_speculative_tokens": NUM_DRAFTS})]
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(("TETRIS_", "GOMP_", "OMP_"))}
+    variables |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
+    variables |= {"LD_PRELOAD": str(Path(python).parents[1] / "lib" / "libiomp5.so"), "VLLM_USE_V2_MODEL_RUNNER": "0"}
+    if budget is not None:
+        variables["TETRIS_VLLM_BUDGET"] = budget
+    with tempfile.NamedTemporaryFile("w+", suffix=".log") as log:
+        process = subprocess.Popen(command, env=variables, stdout=log, stderr=log)
+        address = f"http://127.0.0.1:{port}"
+        try:
+            if not _answers(address, process):
+                raise RuntimeError(f"server: expected an answer within {START} s, got\n{Path(log.name).read_text()}")
+            yield address
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def _answers(address: str, process: subprocess.Popen[bytes]) -> bool:
+    began = time.monotonic()
+    while process.poll() is None and time.monotonic() - began < START:
+        try:
+            get(f"{address}/health")
+        except (urllib.error.URLError, ConnectionError):
+            time.sleep(1)
+        else:
+            return True
+    return False
+
+
+def get(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=30) as response:
+        text: str = response.read().decode()
+    return text
+
+
+def ask(address: str, prompt: str) -> list[int]:
+    """The tokens of an answer, greedy."""
+    body = {"model": smollm2.NAME, "messages": [{"role": "user", "content": prompt}], "return_token_ids": True}
+    data = json.dumps(body | {"temperature": 0, "max_tokens": MAX_TOKENS}).encode()
+    request = urllib.request.Request(f"{address}/v1/chat/completions", data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=600) as response:
+        tokens: list[int] = json.load(response)["choices"][0]["token_ids"]
+    return tokens
+
+
+def metrics(address: str) -> dict[str, float]:
+    """Sums of the server's counters of speculation, by name."""
+    lines = re.findall(r"^((?:vllm:spec_decode_num|tetris:)\w+)\{.*\} (\S+)$", get(f"{address}/metrics"), re.MULTILINE)
+    found: dict[str, float] = {}
+    for name, value in lines:
+        found[name] = found.get(name, 0.0) + float(value)
+    return found
+
+
+def measure(address: str, texts: Sequence[str]) -> tuple[list[list[int]], float, dict[str, float]]:
+    """Answers, seconds until the last one, and what the counters went up by."""
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        list(clients.map(lambda text: ask(address, text), texts[:CLIENTS]))  # allocates
+        before = metrics(address)
+        began = time.monotonic()
+        answers = list(clients.map(lambda text: ask(address, text), texts))
+        seconds = time.monotonic() - began
+    return answers, seconds, {name: value - before.get(name, 0.0) for name, value in metrics(address).items()}
+
+
+def show(rows: Sequence[Row], console: Console) -> None:
+    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+    headers = (
+        "drafter",
+        "plugin's\nbudget",
+        "tokens/s",
+        "drafts\nmade",
+        "\nverified",
+        "\naccepted",
+        "selecting,\nms a step",
+    )
+    for i, header in enumerate((*headers, "equal\ntexts")):
+        table.add_column(header, justify="right" if i > 1 else "left")
+    for row in rows:
+        verified = row.metrics.get("vllm:spec_decode_num_draft_tokens_total")
+        accepted = row.metrics.get("vllm:spec_decode_num_accepted_tokens_total")
+        made = row.metrics.get("tetris:draft_tokens_proposed_total", verified)
+        steps = row.metrics.get("tetris:steps_total")
+        selecting = None if not steps else 1e3 * row.metrics["tetris:selection_seconds_total"] / steps
+        counts = ("-" if count is None else f"{count:,.0f}" for count in (made, verified, accepted))
+        equal = sum(text == plain for text, plain in zip(row.texts, rows[0].texts, strict=True))
+        table.add_row(
+            row.drafter or "none",
+            row.budget or "no plugin",
+            f"{sum(map(len, row.texts)) / row.seconds:.1f}",
+            *counts,
+            "-" if selecting is None else f"{selecting:.2f}",
+            f"{equal} of {len(row.texts)}",
+        )
+    console.print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--python", default=".venv-vllm/bin/python", help="with vLLM and this package")
+    parser.add_argument("--requests", type=int, default=REQUESTS)
+    arguments = parser.parse_args()
+    chosen = [prompt for prompt in prompts.evaluation() if not prompt.name.startswith("docstring/")]
+    texts = [prompt.text for prompt in chosen[: arguments.requests]]
+    rows, progress = [], Console(stderr=True)
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoints = make_checkpoints(Path(folder))
+        for drafter, budgets in WAYS:
+            for budget in budgets:
+                progress.print(f"{drafter or 'no speculation'}, {budget or 'no plugin'}")
+                with server(arguments.python, checkpoints, drafter, budget) as address:
+                    rows.append(Row(drafter, budget, *measure(address, texts)))
+    console = Console(width=110, highlight=False)
+    console.print(about(arguments.python, len(texts)))
+    show(rows, console)
+
+
+def about(python: str, num_requests: int) -> str:
+    found = subprocess.run(
+        [python, "-c", "from tetris_vllm import seams; print(seams.version())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return (
+        f"{smollm2.NAME} in bfloat16 by vLLM {found.stdout.strip()}, greedy, {num_requests} prompts of MT-bench and "
+        f"HumanEval, {MAX_TOKENS} tokens each at most, {CLIENTS} clients, {NUM_DRAFTS} drafts; {machine()}"
+    )
+
+
+if __name__ == "__main__":
+    main()
