@@ -90,7 +90,7 @@ bench-path: $(INSTALLED) ## select beside the Triton peers without a GPU: execut
 bench-gpu: $(INSTALLED) ## for owners of a GPU: select and the stages over logits against their peers there; minutes
 	PYTHONPATH=.:tests $(BIN)/python -m bench.bench_gpu
 
-bench-decode: $(MODEL) ## policies side by side on the real model: 1 to 32 requests, greedy and sampled; 65 minutes
+bench-decode: $(MODEL) ## policies side by side on the real model: 1 to 32 requests, greedy and sampled; 55 minutes
 	$(LIVE) -m tetris_decode bench --out bench/results/decode.json $(ARGS)
 
 bench-generate: $(MODEL) ## plain decoding against transformers' generate, and the drafters; six minutes

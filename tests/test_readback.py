@@ -27,6 +27,16 @@ class Slow(Readback):
         return _Copy(buffer, tag, lambda: number < self.arrived)
 
 
+def test_buffers_are_used_again():
+    """Of the CPU too, in inference mode and out of it."""
+    readback = Readback()
+    for step in range(50):
+        with torch.inference_mode(step % 3 == 0):
+            readback.push(torch.full((2,), float(step)))
+        assert readback.latest().values.tolist() == [step, step]
+    assert len(readback._free) <= COPIES
+
+
 def test_on_the_cpu_the_newest_is_there_at_once():
     readback = Readback()
     assert readback.latest() is None

@@ -72,10 +72,11 @@ class Readback:
             self._newest = Arrival(buffer, tag)
 
     def _begin(self, values: Tensor, tag: Any) -> _Copy:
-        if values.is_cpu:
-            return _Copy(values.clone(), tag, lambda: True)
-        device = torch.get_device_module(values.device)
         buffer = self._buffer(values)
+        if values.is_cpu:
+            buffer.copy_(values)
+            return _Copy(buffer, tag, lambda: True)
+        device = torch.get_device_module(values.device)
         with device.device(values.device):
             buffer.copy_(values, non_blocking=True)
             event = device.Event()
@@ -83,9 +84,12 @@ class Readback:
         return _Copy(buffer, tag, event.query)
 
     def _buffer(self, values: Tensor) -> Tensor:
-        """Pinned memory, which is slow to get: what was read already is used again."""
+        """Pinned memory for a device's values, which is slow to get: what was read already is used again."""
+        pinned = not values.is_cpu
         while self._free:
             buffer = self._free.pop()
-            if (buffer.shape, buffer.dtype) == (values.shape, values.dtype) and buffer.is_pinned():
+            if (buffer.shape, buffer.dtype, buffer.is_pinned()) == (values.shape, values.dtype, pinned):
                 return buffer
-        return torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+        # What is made in inference mode could not be written outside of it.
+        with torch.inference_mode(False):
+            return torch.empty(values.shape, dtype=values.dtype, pin_memory=pinned)

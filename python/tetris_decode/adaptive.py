@@ -26,6 +26,7 @@ from tetris_kernels import (
 )
 
 FIRST_BUDGET = 1.0  # verified per request, until the first expectation has come
+MEMORY = 512  # verifications (requests x steps) in which the weight of an expectation falls to a half
 LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192)  # that are considered, and the longest
 EVERY = 8  # steps from one question what drafts promise to the next
 PROBED = 0.005  # of the time: what may be spent on drafts that the plan does not make
@@ -46,27 +47,33 @@ class Adaptive:
         costs: of this machine, model and drafter, such as `tetris-decode profile` measures.
         length: the most drafts that are made for each request, to choose from.
         min_gain: what another budget must promise over the one in use, see `plan_budget`.
-        same_step: where the plan is to draft, `choose_budget` has the last word, by its rule of the first drop: it
-            knows this step's drafts, which pays most for few requests. Lossless with the coupled bonus, which the
-            decoder has.
+        same_step: where the plan is to draft, more than it says is verified as long as that pays by `choose_budget`,
+            by its rule of the first drop: it knows this step's drafts, which pays most for few requests. Never less:
+            measured costs have dear steps with flat stretches behind, at which the first drop stops and the plan does
+            not. Lossless with the coupled bonus, which the decoder has: the later one of a budget that was settled
+            before and a stopping rule is a stopping rule.
 
     Raises:
-        ValueError: a length that no policy takes or the costs do not have; a flat table of costs.
+        ValueError: a length that no policy takes or the costs do not have; a flat table of costs, and for `same_step`
+            one of too many points.
     """
 
     def __init__(self, costs: CostTable, length: int, *, min_gain: float = 0.02, same_step: bool = False) -> None:
         FixedLength(length)  # refuses what no policy takes
         costs.drafting(length)
         costs.require_rising()
+        if same_step:
+            costs.ends()
         self.costs, self.min_gain, self.same_step = costs, min_gain, same_step
         self.budget: int | None = None
         self.num_made = length
         self._length = length
         self._lengths = [made for made in LENGTHS if made < length] + [length]
-        # For each number of drafts to choose from.
-        self._means = {made: MeanExpectation(length) for made in self._lengths}
+        # For each number of drafts to choose from; one step of EVERY is added.
+        self._means = {made: MeanExpectation(length, memory=MEMORY / EVERY) for made in self._lengths}
         self._readback = Readback()
         self._planned_for = -1
+        self._most = 0  # drafts that costs are known of
         self._steps = self._asked = self._learned = 0
         self._seconds_since = 0.0
         self._ends: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -79,8 +86,10 @@ class Adaptive:
         if self._learn() or num_active != self._planned_for:
             self._plan(num_active)
             self._planned_for = num_active
-        made = self.num_made if self.budget else 0
+        made = self._planned_drafts
         if made < self._length:
+            if not self._most:
+                return made
             self._seconds_since += self.costs.verification(num_active)
             more = self.costs.drafting(self._length) - self.costs.drafting(made)
             if more > PROBED * self._seconds_since:
@@ -90,18 +99,24 @@ class Adaptive:
 
     def select(self, drafts: Drafts, num_active: int) -> Selection:
         if drafts.ids.shape[1]:
-            # All drafts are made to be asked about.
-            if self._steps % EVERY == 0 or drafts.ids.shape[1] > self.num_made:
+            # More drafts than planned were made to be asked about.
+            if self._steps % EVERY == 0 or drafts.ids.shape[1] > self._planned_drafts:
                 self._ask(drafts, num_active)
             self._steps += 1
-        budget: int | torch.Tensor = self.budget or 0
-        if budget and self.same_step:
+        planned = self.budget or 0
+        budget: int | torch.Tensor = planned
+        if planned and self.same_step:
             tokens, seconds = self._ends_on(drafts.logprobs.device)
-            budget = choose_budget(drafts.logprobs, tokens, seconds, requests=num_active, draft_lens=drafts.lens)
+            chosen = choose_budget(drafts.logprobs, tokens, seconds, requests=num_active, draft_lens=drafts.lens)
+            budget = chosen.clamp(min=planned)
         return select(drafts.logprobs, budget, draft_lens=drafts.lens)
 
     def observe(self, step: Step, outcome: Outcome) -> None:
         """What was accepted is for a calibration to learn from."""
+
+    @property
+    def _planned_drafts(self) -> int:
+        return self.num_made if self.budget else 0
 
     def _ends_on(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         if self._ends is None or self._ends[0].device != device:
@@ -129,8 +144,9 @@ class Adaptive:
         return True
 
     def _plan(self, num_active: int) -> None:
-        if any(mean.is_empty for mean in self._means.values()):
-            self.budget = round(FIRST_BUDGET * num_active)
+        self._most = self.costs.budgets(num_active, num_active * self._length)[-1]
+        if not self._most or any(mean.is_empty for mean in self._means.values()):
+            self.budget = min(round(FIRST_BUDGET * num_active), self._most)
             return
         plans = {made: self._plan_of(made, num_active) for made in self._lengths}
         best = max(plans, key=lambda made: plans[made].goodput)

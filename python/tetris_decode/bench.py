@@ -129,10 +129,12 @@ class Lane:
         self.decoder = Decoder(model, batch, copy.copy(drafter), policy)
         self.seconds = 0.0
         self._ends: list[int] = []
+        self._ended_before: set[int] = set()
 
     def begin(self) -> None:
         """What was before does not count."""
         self._ends.clear()
+        self._ended_before = self._ended()
         self.end_block()
 
     def step(self) -> None:
@@ -151,17 +153,20 @@ class Lane:
 
     @property
     def metrics(self) -> Metrics:
-        """Of all blocks, and of the requests that ended in them; of those that run if none did."""
+        """Of all blocks, and of the requests that ended in them; of all that have had a place if none did."""
         generation = self.decoder.generation()
-        running = set(self.decoder.batch.requests)
-        ended = [times for request, times in enumerate(generation.requests) if request not in running]
+        ended = [generation.requests[request] for request in sorted(self._ended() - self._ended_before)]
         return Metrics.of(generation.steps[self._ends[0] : self._ends[-1]], ended or generation.requests)
 
     @property
     def texts(self) -> dict[int, list[int]]:
         """What the requests that ended said."""
+        outputs = self.decoder.generation().outputs
+        return {request: outputs[request] for request in sorted(self._ended())}
+
+    def _ended(self) -> set[int]:
         running = set(self.decoder.batch.requests)
-        return {i: text for i, text in enumerate(self.decoder.generation().outputs) if i not in running}
+        return {request for request in range(len(self.decoder.timeline.requests)) if request not in running}
 
 
 def run_lanes(

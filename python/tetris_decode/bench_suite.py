@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from transformers import PreTrainedModel
 
 from tetris_decode.adaptive import Adaptive
@@ -49,7 +50,7 @@ class Settings:
     max_new_tokens: int = 96
     num_drafts: int = 8
     longest_prompt: int = 256
-    blocks: int = 16
+    blocks: int = 12
     block_seconds: float = 1.0
 
 
@@ -101,7 +102,7 @@ def run(
             )
             replay = recorded(temperature)
             planned = None if replay is None else plan(replay, costs, batch_size, settings.num_drafts)
-            policies = make_policies(costs, batch_size, settings.num_drafts, planned)
+            policies = make_policies(costs, batch_size, settings.num_drafts, planned, device=model.device)
             on_block(f"{title}: costs")
             lanes = {
                 name: Lane(
@@ -132,7 +133,14 @@ def _requests(batch_size: int, settings: Settings) -> int:
     return batch_size + int(tokens / max(1, settings.max_new_tokens // 8))
 
 
-def make_policies(costs: CostTable, batch_size: int, num_drafts: int, planned: Policy | None) -> dict[str, Policy]:
+def make_policies(
+    costs: CostTable,
+    batch_size: int,
+    num_drafts: int,
+    planned: Policy | None,
+    *,
+    device: torch.device | str = "cpu",
+) -> dict[str, Policy]:
     """Plain decoding first. Budgets that are no draft at all in this batch are left out, and adaptive ones by costs
     that do not rise."""
     policies: dict[str, Policy] = {NO_SPECULATION_NAME: NO_SPECULATION}
@@ -146,7 +154,7 @@ def make_policies(costs: CostTable, batch_size: int, num_drafts: int, planned: P
     # A few tokens more may cost nothing that can be measured.
     if costs.rises:
         warmup = max(FEWEST_WARM_UP, WARM_UP_VERIFICATIONS // batch_size)
-        calibration = Calibration(num_drafts, warmup=min(warmup, MOST_WARM_UP))
+        calibration = Calibration(num_drafts, warmup=min(warmup, MOST_WARM_UP), device=device)
         policies[ADAPTIVE_NAME] = Adaptive(costs, num_drafts)
         policies[f"{ADAPTIVE_NAME}, calibrated"] = Calibrated(Adaptive(costs, num_drafts), calibration)
         policies[f"{ADAPTIVE_NAME}, same step"] = Adaptive(costs, num_drafts, same_step=True)

@@ -150,9 +150,12 @@ class Decoder:
             select_seconds=selected_at - drafted_at,
             seconds=perf_counter() - began,
         )
+        policy.observe(step, Outcome(drafts, lens, accepted.counts, accepted.coupled))
+        # What a policy learns is its time too.
+        seconds = perf_counter() - began
+        step = step._replace(select_seconds=step.select_seconds + seconds - step.seconds, seconds=seconds)
         self.steps.append(step)
         self.timeline.advance(step.seconds, zip(batch.requests, took, strict=True))
-        policy.observe(step, Outcome(drafts, lens, accepted.counts, accepted.coupled))
         self._num_active = done.count(0)
         self._refill()
         return step

@@ -10,6 +10,7 @@ from torch import Tensor
 from tetris_kernels import CostTable, MeanExpectation, expected_accepts, plan_budget
 
 FIRST = 1.0  # drafts per request, until something is known
+MEMORY = 512  # verifications (requests x steps) in which the weight of an expectation falls to a half
 EVERY = 8  # steps from one look at what drafts promise to the next
 
 
@@ -34,7 +35,7 @@ class AdaptiveBudget:
         seconds = tuple(seconds + drafting for seconds in costs.seconds)
         self._costs = replace(costs, seconds=seconds, draft_seconds=(0.0,))
         self._num_drafts, self._min_gain = num_drafts, min_gain
-        self._mean = MeanExpectation(num_drafts)
+        self._mean = MeanExpectation(num_drafts, memory=MEMORY / EVERY)  # one step of EVERY is added
         self._steps = 0
         self._planned_for = -1
         self._budget = 0
@@ -42,7 +43,7 @@ class AdaptiveBudget:
     def budget(self, num_requests: int) -> int:
         """Of the next step."""
         if self._mean.is_empty:
-            return round(FIRST * num_requests)
+            return min(round(FIRST * num_requests), self._budgets(num_requests)[-1])
         if num_requests != self._planned_for:
             self._planned_for, self._budget = num_requests, self._plan(num_requests)
         return self._budget
@@ -61,7 +62,10 @@ class AdaptiveBudget:
     def _plan(self, n: int) -> int:
         if self._costs.staircase and n > self._costs.tokens[-1]:
             return 0  # beyond the last bucket nothing was measured
-        budgets = self._costs.budgets(n, n * self._num_drafts)
+        budgets = self._budgets(n)
         expected = self._mean.expected(budgets, n)
         plan = plan_budget(expected, budgets, self._costs, n, 0, current=self._budget, min_gain=self._min_gain)
         return plan.budget
+
+    def _budgets(self, n: int) -> list[int]:
+        return self._costs.budgets(n, n * self._num_drafts)

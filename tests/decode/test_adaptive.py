@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 
 import pytest
 from made_runs import head, made_run
@@ -96,6 +97,40 @@ def test_it_starts_again_when_the_load_falls():
         full = [step for step in steps if step.requests == batch_size]
         verified.append(sum(step.verified for step in full[5:]) / len(full[5:]))
     assert verified[0] > 4 and verified[1] == 0 and verified[2] == pytest.approx(verified[0], rel=0.1)
+
+
+def test_every_look_is_asked_about():
+    """Good drafts come back while nothing is drafted: the first look behind that is enough to see it."""
+    table = costs(0.1, draft=0.01)
+    rng = random.Random(0)
+    good, rows = math.log(0.9), 2000
+    scores = [math.log(0.02)] * (rows // 2) + [good] * (rows // 2)
+    accepted = [rng.random() < math.exp(score) for score in scores]
+    run = made_run([[s] * 4 for s in scores], [[a] * 4 for a in accepted], [rows + 1])
+    drafted: list[tuple[int, int]] = []
+    policy = Adaptive(table, 4)
+    simulate(Replay(run), policy, table, batch_size=1, on_step=lambda s: drafted.append((policy._asked, s.drafted)))
+    looks = [asked for asked, made in drafted if made]
+    # Of the steps that drafted without a plan to, none was in vain.
+    first = next(i for i, (_, made) in enumerate(drafted) if not made)
+    seen = [asked for asked, made in drafted[first:] if made][:5]
+    assert seen == list(range(seen[0], seen[0] + 5)), looks
+
+
+def test_beyond_the_last_bucket_nothing_is_drafted():
+    policy = Adaptive(CostTable({}, (4, 6), (1.0, 1.1), (0.0,) * 5, staircase=True), 4)
+    for num_active, made, budget in ((4, 4, 2), (6, 0, 0), (7, 0, 0), (5, 4, 1)):
+        assert (policy.num_drafts(num_active), policy.budget) == (made, budget)
+
+
+def test_the_same_step_verifies_no_less_than_the_plan():
+    """A dear first token, at which a stopping rule stops, and cheap ones behind it."""
+    table = CostTable({}, (4, 5, 20), (1.0, 1.6, 1.65), (0.0,) * 5)
+    high = [[math.log(0.95)] * 4] * 1000
+    run = made_run(high, [[True] * 4] * 1000, [126] * 8)
+    lagged, same = (simulate(Replay(run), Adaptive(table, 4, same_step=s), table, batch_size=4) for s in (False, True))
+    assert [step.verified for step in lagged.steps][5:20] == [16] * 15
+    assert [step.verified for step in same.steps][5:20] == [16] * 15
 
 
 def test_padding_that_is_paid_is_filled():

@@ -81,10 +81,13 @@ def test_all_drafts_have_the_law(law):
     assert 0 < counts["accepted"] < counts["verified"]
 
 
-@pytest.mark.parametrize("score", ["top", "collision", "history"])
-def test_drawn_drafts(law, score):
+@pytest.mark.parametrize(
+    ("method", "score"),
+    [("draft_model", "top"), ("draft_model", "collision"), ("draft_model", "history"), ("eagle", "top")],
+)
+def test_drawn_drafts(law, method, score):
     settings = {"budget": "0.7x", "score": score}
-    p_value, counts = sampled(law, "draft_model", settings, draft_sample_method="probabilistic")
+    p_value, counts = sampled(law, method, settings, draft_sample_method="probabilistic")
     assert p_value > LEVEL
     assert 0 < counts["accepted"] < counts["verified"] < counts["proposed"]
 
@@ -118,7 +121,7 @@ def test_the_score_that_is_refused_would_be_seen(law, monkeypatch):
 
 
 # n-grams last: after numba is loaded, vLLM for CPUs starts no other engine in the process.
-@pytest.mark.parametrize("method", ["draft_model", "ngram"])
+@pytest.mark.parametrize("method", ["draft_model", "eagle", "ngram"])
 def test_drafts_that_are_not_drawn(law, method):
     p_value, counts = sampled(law, method, {"budget": "0.7x"})
     assert p_value > LEVEL

@@ -44,6 +44,21 @@ def save(model: LlamaForCausalLM, folder: Path, words: PreTrainedTokenizerFast |
     return str(folder)
 
 
+def save_eagle(target: LlamaForCausalLM, folder: Path) -> str:
+    """One layer that adds nothing, over the embedding of the last token; embeddings and head are the target's."""
+    config = copy.deepcopy(target.config)
+    config.num_hidden_layers = 1
+    config.save_pretrained(folder)
+    weights = {
+        f"layers.0.{name}": weight * (0 if "o_proj" in name or "down_proj" in name else 1)
+        for name, weight in target.model.layers[0].state_dict().items()
+        if "input_layernorm" not in name
+    }
+    weights["fc.weight"] = torch.eye(128, 256)
+    save_file({name: weight.contiguous() for name, weight in weights.items()}, folder / "model.safetensors")
+    return str(folder)
+
+
 @torch.no_grad()
 def make_pair(folder: Path) -> dict[str, str]:
     """Folders of "target", "draft_model" and "eagle"."""
@@ -65,23 +80,11 @@ def make_pair(folder: Path) -> dict[str, str]:
         if weight.dim() > 1:
             weight += 0.15 * weight.std() * torch.randn_like(weight)
     words = tokenizer()
-    made = {
+    return {
         "target": save(target, folder / "target", words),
         "draft_model": save(drafter, folder / "draft_model", words),
-        "eagle": str(folder / "eagle"),
+        "eagle": save_eagle(target, folder / "eagle"),
     }
-    # One layer that adds nothing, over the embedding of the last token; embeddings and head are the target's.
-    config = copy.deepcopy(target.config)
-    config.num_hidden_layers = 1
-    config.save_pretrained(folder / "eagle")
-    weights = {
-        f"layers.0.{name}": weight * (0 if "o_proj" in name or "down_proj" in name else 1)
-        for name, weight in target.model.layers[0].state_dict().items()
-        if "input_layernorm" not in name
-    }
-    weights["fc.weight"] = torch.eye(128, 256)
-    save_file({name: weight.contiguous() for name, weight in weights.items()}, folder / "eagle" / "model.safetensors")
-    return made
 
 
 LAW_VOCABULARY = 4
@@ -91,7 +94,7 @@ PROMPT = [1, 3, 2]
 
 @torch.no_grad()
 def make_law_pair(folder: Path) -> tuple[dict[str, str], torch.Tensor]:
-    """Folders of "target" and "draft_model", and [4 ** 4] float64, the law of the target's texts after PROMPT."""
+    """Folders of "target", "draft_model" and "eagle"; [4 ** 4] float64, the law of the target's texts after PROMPT."""
     torch.manual_seed(3)
     config = LlamaConfig(vocab_size=LAW_VOCABULARY, eos_token_id=None, initializer_range=0.2, **SHAPE)
     target = LlamaForCausalLM(config).float().eval()
@@ -104,4 +107,9 @@ def make_law_pair(folder: Path) -> tuple[dict[str, str], torch.Tensor]:
         texts = [[*PROMPT, *text] for text in itertools.product(range(LAW_VOCABULARY), repeat=length)]
         logits = target(torch.tensor(texts), use_cache=False).logits[:, -1]
         law = (law[:, None] * logits.double().softmax(-1)).flatten()
-    return {"target": save(target, folder / "law"), "draft_model": save(drafter, folder / "law_draft")}, law
+    folders = {
+        "target": save(target, folder / "law"),
+        "draft_model": save(drafter, folder / "law_draft"),
+        "eagle": save_eagle(target, folder / "law_eagle"),
+    }
+    return folders, law

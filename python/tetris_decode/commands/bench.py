@@ -36,7 +36,7 @@ def bench(
         int, typer.Option(metavar="K", min=6, max=128, help="Drafts made for TETRIS to choose from.")
     ] = 8,
     longest_prompt: Annotated[int, typer.Option(metavar="T", min=1, help="Longer prompts are left out.")] = 256,
-    blocks: Annotated[int, typer.Option(metavar="N", min=2, help="Blocks of time of each policy, paired.")] = 16,
+    blocks: Annotated[int, typer.Option(metavar="N", min=2, help="Blocks of time of each policy, paired.")] = 12,
     block_seconds: Annotated[
         float, typer.Option(metavar="S", min=0.01, help="Of each policy's own time in each block.")
     ] = 1.0,
@@ -48,7 +48,7 @@ def bench(
     """Measure policies live, side by side in one process.
 
     No speculation, fixed lengths, DSD, a confidence threshold, TETRIS, a budget that adapts; batches that stay full.
-    With SmolLM2 on a CPU about six minutes for each batch size and temperature. Ctrl-C leaves the complete ones.
+    With SmolLM2 on a CPU about five minutes for each batch size and temperature. Ctrl-C leaves the complete ones.
     """
     cases: list[Case] = []
     about: dict[str, Any] = {}
