@@ -43,7 +43,10 @@ class Counters:
     @classmethod
     def create(cls, model: str, engine: str) -> Counters:
         """A new file in the directory that `share` has made, or in a new one of this process alone."""
-        return cls(share() / f"{os.getpid()}-{next(_made)}", f"{model}\n{engine}")
+        directory = share()
+        # Inherited, it may be of a process that has ended, or of another machine.
+        directory.mkdir(parents=True, exist_ok=True)
+        return cls(directory / f"{os.getpid()}-{next(_made)}", f"{model}\n{engine}")
 
     def add(self, **amounts: float) -> None:
         for place, name in enumerate(NAMES):

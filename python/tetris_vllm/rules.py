@@ -32,6 +32,8 @@ def drafting(vllm_config: Any) -> Drafting | None:
     method = str(speculative.method)
     drawn = speculative.draft_sample_method == "probabilistic" and speculative.rejection_sample_method == "standard"
     logits = method not in WITHOUT_LOGITS and not speculative.use_local_argmax_reduction
+    # Tokens that the target does not have are masked behind the place where logits are recorded.
+    logits = logits and not speculative.use_heterogeneous_vocab
     return Drafting(method, speculative.num_speculative_tokens, drawn and logits, logits)
 
 
@@ -77,6 +79,10 @@ def require_supported(vllm_config: Any) -> None:
     if scheduling.async_scheduling:
         reason = "asynchronous scheduling verifies drafts that the scheduler has not seen"
         raise ValueError(f"async_scheduling: expected False (--no-async-scheduling), got True: {reason}")
+    stages = vllm_config.parallel_config.pipeline_parallel_size
+    if stages > 1:
+        reason = "with more, drafts arrive before it is known which requests have ended"
+        raise ValueError(f"pipeline_parallel_size: expected 1, got {stages}: {reason}")
     if scheduling.scheduler_cls is not None:
         got = scheduling.scheduler_cls
         raise ValueError(f"scheduler_cls: expected none, as the plugin brings its own, got {got}")

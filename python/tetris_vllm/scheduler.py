@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -35,11 +36,17 @@ class TetrisScheduler(Scheduler):
         if how is not None and not rules.selects_itself(self.vllm_config):
             settings = for_engine(os.environ, self.vllm_config.additional_config)
             kind = rules.score_kind(settings.score, how)
+            self._tetris_lacks_scores = kind != "history" and settings.budget.kind != "all"
             self._tetris = Chooser(settings, how.length, _costs(settings))
             self._tetris_counters = Counters.create(
                 str(self.vllm_config.model_config.served_model_name),
                 str(self.vllm_config.parallel_config.data_parallel_index),
             )
+            if settings.budget.kind != "all" and self.dynamic_sd_lookup is None:
+                # Where drafts do not go by the number of requests, vLLM pads those that join with one token to the
+                # length of all drafts, for a graph: in steps of a budget these would be beyond it. So they do go by it,
+                # and are as many for each.
+                self.dynamic_sd_lookup = [self.num_spec_tokens] * (self.max_num_running_reqs + 1)
             logger.info("tetris_vllm: %s drafts by %s, %s", how.method, kind, settings)
 
     def update_draft_token_ids(self, draft_token_ids: DraftTokenIds) -> None:
@@ -64,15 +71,20 @@ class TetrisScheduler(Scheduler):
         taking_part = {request.request_id for request in decoding}
         # Chosen in an earlier step that had no room for the request.
         spent = sum(len(r.spec_token_ids) for r in self.running if r.request_id not in taking_part)
-        usable = [min(len(r.spec_token_ids), self._tetris_room(r)) for r in decoding]
+        made = [_num_drafts(r.spec_token_ids) for r in decoding]
+        usable = [min(n, self._tetris_room(r)) for n, r in zip(made, decoding, strict=True)]
         scores = getattr(drafts, "scores", None)
+        if self._tetris_lacks_scores and any(usable):
+            self._tetris_lacks_scores = False
+            if scores is None:
+                logger.warning("tetris_vllm: drafts came without scores of their logits, so they go by history")
         choice = chooser.choose(
             [request.request_id for request in decoding],
             usable,
             None if scores is None else torch.from_numpy(scores)[rows],
             spent=spent,
         )
-        proposed = sum(len(request.spec_token_ids) for request in decoding)
+        proposed = sum(made)
         if choice.lens is not None:
             for request, length in zip(decoding, choice.lens, strict=True):
                 if length < len(request.spec_token_ids):
@@ -96,12 +108,17 @@ class TetrisScheduler(Scheduler):
             emitted = len(output.sampled_token_ids[row]) if row is not None and output.sampled_token_ids else 0
             # Nothing comes of a part of a prompt.
             if emitted:
-                drafts = len(scheduled.scheduled_spec_decode_tokens.get(name, ()))
+                drafts = _num_drafts(scheduled.scheduled_spec_decode_tokens.get(name, ()))
                 chooser.history.observe(name, drafts, emitted - 1)
                 verified += drafts
                 accepted += emitted - 1
         chooser.history.keep(self.requests)
         self._tetris_counters.add(verified=verified, accepted=accepted)
+
+
+def _num_drafts(token_ids: Sequence[int]) -> int:
+    """Those before the first -1, with which vLLM fills up."""
+    return next((i for i, token in enumerate(token_ids) if token < 0), len(token_ids))
 
 
 def _costs(settings: Settings) -> CostTable | None:

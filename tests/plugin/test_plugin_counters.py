@@ -32,6 +32,12 @@ def test_sums_by_model_and_engine(directory):
     }
 
 
+def test_an_inherited_directory_may_be_gone(directory):
+    directory.rmdir()
+    Counters.create("m", "0").add(steps=2)
+    assert read(directory)["m", "0"]["steps"] == 2
+
+
 def test_a_file_that_is_being_made_is_passed_over(directory):
     (directory / "1-0").write_bytes(b"")
     assert read(directory) == {}

@@ -51,12 +51,14 @@ def config(method="draft_model", *, sampled="greedy", rejection="standard", loca
         draft_sample_method=sampled,
         rejection_sample_method=rejection,
         use_local_argmax_reduction=local,
+        use_heterogeneous_vocab=engine.get("vocabularies", False),
         enable_adaptive_verification=engine.get("adaptive", False),
     )
     scheduling = SimpleNamespace(async_scheduling=engine.get("asynchronous", False), scheduler_cls=engine.get("cls"))
     return SimpleNamespace(
         speculative_config=speculative if method else None,
         scheduler_config=scheduling,
+        parallel_config=SimpleNamespace(pipeline_parallel_size=engine.get("stages", 1)),
         use_v2_model_runner=engine.get("v2", False),
     )
 
@@ -70,6 +72,7 @@ def test_how_an_engine_drafts():
         "eagle", 3, False, True
     )
     assert drafting(config(local=True)) == Drafting("draft_model", 3, False, False)
+    assert drafting(config(vocabularies=True)) == Drafting("draft_model", 3, False, False)
     for method in WITHOUT_LOGITS:
         assert drafting(config(method)) == Drafting(method, 3, False, False)
 
@@ -87,6 +90,7 @@ def test_engines_that_are_served(engine):
     [
         ({"asynchronous": True}, r"async_scheduling: expected False \(--no-async-scheduling\), got True: asynchronous"),
         ({"v2": True}, r"runner: expected V1 \(VLLM_USE_V2_MODEL_RUNNER=0\), or enable_adaptive_verification, got V2"),
+        ({"stages": 2}, "pipeline_parallel_size: expected 1, got 2: with more, drafts arrive before"),
         ({"cls": "a.Scheduler"}, "scheduler_cls: expected none, as the plugin brings its own, got a.Scheduler"),
     ],
 )

@@ -180,6 +180,25 @@ def test_aborted_requests(llm, expected):
     assert scheduler_of(llm).requests == {}
 
 
+@pytest.mark.parametrize("amount", [0, 3])
+def test_requests_that_join_with_one_token(llm, plain, amount):
+    """vLLM would pad them to the length of all drafts, beyond any budget."""
+    engine_, outputs = llm.llm_engine, {}
+    params = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True, detokenize=False)
+    prompts = [*PROMPTS[:2], [7], [9], [11]]
+    with counting() as counts, budget(llm, "absolute", amount) as verified:
+        for step in range(100):
+            for i in {0: (0, 1), 3: (2, 3, 4)}.get(step, ()):
+                engine_.add_request(f"request {i}", {"prompt_token_ids": prompts[i]}, params)
+            for output in engine_.step():
+                outputs[output.request_id] = list(output.outputs[0].token_ids)
+            if not engine_.has_unfinished_requests():
+                break
+    assert [outputs[f"request {i}"] for i in range(5)] == generate(plain, prompts, 12)
+    assert max(verified) <= amount
+    assert sum(verified) == counts["verified"] <= counts["budget"]
+
+
 def test_logprobs(llm, plain):
     def with_logprobs(made):
         params = SamplingParams(temperature=0, max_tokens=10, logprobs=2, ignore_eos=True, detokenize=False)
