@@ -59,12 +59,12 @@ def chi_square(texts: list[list[int]], law: torch.Tensor) -> tuple[float, float]
     return statistic, 0.5 * math.erfc(z / math.sqrt(2))
 
 
-def sampled(law, method: str | None, settings, **speculative) -> tuple[float, dict[str, float]]:
+def sampled(law, method: str | None, settings, requests: int = REQUESTS, **speculative) -> tuple[float, dict[str, float]]:
     """The p-value of many texts, and what was counted."""
     folders, exact = law
     options = {"skip_tokenizer_init": True, "max_num_seqs": 128, "speculative": speculative}
     with engine(folders, method, settings=settings, **options) as llm, counting() as counts:
-        texts = generate(llm, [PROMPT] * REQUESTS, LAW_LENGTH, temperature=1.0)
+        texts = generate(llm, [PROMPT] * requests, LAW_LENGTH, temperature=1.0)
     return chi_square(texts, exact)[1], counts
 
 
@@ -114,7 +114,7 @@ def test_the_score_that_is_refused_would_be_seen(law, monkeypatch):
     record_the_drawn(SpecDecodeBaseProposer, None)
     try:
         settings = {"budget": "0.7x", "score": "token"}
-        p_value, _ = sampled(law, "draft_model", settings, draft_sample_method="probabilistic")
+        p_value, _ = sampled(law, "draft_model", settings, 4 * REQUESTS, draft_sample_method="probabilistic")
     finally:
         SpecDecodeBaseProposer._sample_from_logits = before
     assert p_value < 1e-12
