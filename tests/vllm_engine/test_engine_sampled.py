@@ -59,7 +59,9 @@ def chi_square(texts: list[list[int]], law: torch.Tensor) -> tuple[float, float]
     return statistic, 0.5 * math.erfc(z / math.sqrt(2))
 
 
-def sampled(law, method: str | None, settings, requests: int = REQUESTS, **speculative) -> tuple[float, dict[str, float]]:
+def sampled(
+    law, method: str | None, settings, requests: int = REQUESTS, **speculative
+) -> tuple[float, dict[str, float]]:
     """The p-value of many texts, and what was counted."""
     folders, exact = law
     options = {"skip_tokenizer_init": True, "max_num_seqs": 128, "speculative": speculative}
