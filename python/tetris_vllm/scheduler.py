@@ -29,6 +29,8 @@ class TetrisScheduler(Scheduler):
     speculation nothing differs.
     """
 
+    dynamic_sd_lookup: list[int] | None  # vLLM's own
+
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         how = rules.drafting(self.vllm_config)
