@@ -67,8 +67,8 @@ def test_programs_take_turns_on_the_multiprocessors(monkeypatch: pytest.MonkeyPa
 def test_what_has_no_replay_makes_a_lower_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(critical_path, "replayed", lambda *_: {"no_cycles": "unknown"})
     row = measure(catalogue.by_name(OURS), SMALL)
-    assert row.without_replay == ("select-plain-32x8",) and row.is_lower_bound
-    assert row.notes == ("select-plain-32x8 has no replay: unknown",)
+    assert row.without_replay == ("select-plain-8x4",) and row.is_lower_bound
+    assert row.notes == ("select-plain-8x4 has no replay: unknown",)
     assert [cell for cell in critical_path._cells(row)][-5:] == [">= 0"] * 3 + ["0", ">= 0"]
 
 

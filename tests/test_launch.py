@@ -41,14 +41,14 @@ def calls():
 
 
 def test_nothing_compiles_after_warmup(driver):
-    assert selection.warmup(CPU, [torch.float32], 64, 8) == 4  # two buckets, with and without optional tensors
-    assert num_compiled() == 4
+    assert selection.warmup(CPU, [torch.float32], 64, 8) == 6  # three buckets, with and without optional tensors
+    assert num_compiled() == 6
     launches = len(driver.launches)
     count = 0
     for logprobs, budget, host_budget, optional in calls():
         launch(logprobs, budget, host_budget, **optional)
         count += 1
-    assert num_compiled() == 4
+    assert num_compiled() == 6
     assert len(driver.launches) == launches + count  # one launch a call
 
 
@@ -64,7 +64,7 @@ def test_warmup_asks_for_every_variant(monkeypatch):
 
 
 def test_half_precision_needs_one_more_kernel_for_both_types(driver):
-    assert selection.warmup(CPU, [torch.bfloat16, torch.float16], 32, 8) == 1
+    assert selection.warmup(CPU, [torch.bfloat16, torch.float16], 8, 4) == 1
     for dtype in (torch.bfloat16, torch.float16):
         for logprobs in (torch.zeros(5, 4, dtype=dtype), torch.zeros(4, 5, dtype=dtype).T):
             launch(logprobs)
@@ -132,7 +132,7 @@ def test_variants_are_what_the_launcher_compiles(driver):
     launch(torch.zeros(5, 4, dtype=torch.bfloat16))
     named = {v.name: v for v in selection.variants()}
     for (source, _, _), name in zip(driver.launches, ("plain", "full", "half"), strict=True):
-        variant = named[f"select-{name}-32x8"]
+        variant = named[f"select-{name}-8x4"]
         runtime = {key: value for key, value in source.signature.items() if key not in variant.constexprs}
         expected = {key: value for key, value in variant.signature.items() if key not in variant.constexprs}
         assert runtime == expected

@@ -139,7 +139,7 @@ def test_random_batches(sweep: int, target: Target) -> None:
 
 
 # At least one for each bucket of the kernel; the last six fill theirs to the last row and draft.
-SIZES = [(20, 6), (64, 8), (61, 13), (40, 30), (200, 6), (256, 11), (700, 7), (3000, 3), (2001, 5)]
+SIZES = [(7, 4), (20, 6), (64, 8), (61, 13), (40, 30), (200, 6), (256, 11), (700, 7), (3000, 3), (2001, 5)]
 SIZES += [(4096, 4), (2048, 8), (1024, 16), (512, 32), (256, 64), (128, 128), (64, 256)]
 
 

@@ -30,7 +30,7 @@ def warmup(
         dtypes: those of log-probs and logits, the drafter's and the target's, in any combination.
 
     Returns:
-        The number of kernels compiled or loaded, at most about 82.
+        The number of kernels compiled or loaded, at most about 85.
 
     Raises:
         TypeError, ValueError: an unknown dtype, a negative or non-integer size, a device without Triton.

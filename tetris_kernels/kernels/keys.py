@@ -25,8 +25,8 @@ MOST_TOKENS = tl.constexpr(1 << 30)  # numbers of tokens count as 0..MOST_TOKENS
 
 
 @triton.jit
-def _row_limits(pointers, values, form, rows, num_requests, num_drafts):
-    """Usable drafts, floor and base key of each request, each [N_PAD] int32; the key of floors; whether there are
+def row_limits(pointers, values, form, rows, num_requests, num_drafts):
+    """Usable drafts, floor and base key of each request, as `rows`, int32; the key of floors; whether there are
     weights, and with them negative keys."""
     draft_lens_ptr, min_lens_ptr, max_lens_ptr, _ = pointers
     draft_lens, min_lens, max_lens, log_weights = values
@@ -61,7 +61,7 @@ def order_keys(chunks, form, usable, floors, base, lowest):
 
 @triton.jit
 def load_keys(batch, per_request, less, zero, N_PAD: tl.constexpr, K_PAD: tl.constexpr, BY_ROW: tl.constexpr):
-    """The batch's keys, usable drafts [N_PAD], budget of 0 or more, and what `_row_limits` says of the keys.
+    """The batch's keys, usable drafts [N_PAD], budget of 0 or more, and what `row_limits` says of the keys.
 
     batch: the kernel's arguments; less: None, or at most MOST_TOKENS, taken off the budget; BY_ROW: whole rows in a
     thread; zero: see the call that does not pass 0.
@@ -79,7 +79,7 @@ def load_keys(batch, per_request, less, zero, N_PAD: tl.constexpr, K_PAD: tl.con
         values = load_per_request(per_request, form, rows, num_requests)
         if not BY_ROW:
             # One round trip more, but what it frees keeps the many loads of a tile from spilling.
-            usable, floors, base, lowest, weighted = _row_limits(
+            usable, floors, base, lowest, weighted = row_limits(
                 per_request, values, form, rows, num_requests, num_drafts
             )
             tl.debug_barrier()
@@ -89,7 +89,7 @@ def load_keys(batch, per_request, less, zero, N_PAD: tl.constexpr, K_PAD: tl.con
     if less is not None:
         budget = tl.minimum(tl.maximum(budget, 0), MOST_TOKENS) - less
     if BY_ROW and per_request is not None:
-        usable, floors, base, lowest, weighted = _row_limits(per_request, values, form, rows, num_requests, num_drafts)
+        usable, floors, base, lowest, weighted = row_limits(per_request, values, form, rows, num_requests, num_drafts)
     # No row keeps more than the budget; said here, it keeps the budget's load from sinking behind the search.
     usable = tl.where(rows < num_requests, tl.maximum(tl.minimum(usable, budget), 0), 0)
     keys = order_keys(chunks, form, usable, floors, base, lowest)

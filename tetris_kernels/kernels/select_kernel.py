@@ -9,6 +9,7 @@ import triton.language as tl
 
 from tetris_kernels.kernels.keys import load_keys
 from tetris_kernels.kernels.loading import owns_rows, tile_width
+from tetris_kernels.kernels.ranking import is_ranked, select_ranked
 from tetris_kernels.kernels.search import (
     INFINITE,
     LARGE,
@@ -90,4 +91,7 @@ def select_kernel(
     # A tuple only from here on: as an argument its elements would be specialised on their alignment.
     per_request = None if draft_lens_ptr is None else (draft_lens_ptr, min_lens_ptr, max_lens_ptr, log_weights_ptr)
     batch = (logprobs_ptr, stride_n, stride_k, budget_ptr, host_budget, num_requests, num_drafts, form)
-    select_batch(batch, per_request, lens_ptr, cu_lens_ptr, N_PAD, K_PAD)
+    if is_ranked(N_PAD, K_PAD):
+        select_ranked(batch, per_request, lens_ptr, cu_lens_ptr, N_PAD, K_PAD)
+    else:
+        select_batch(batch, per_request, lens_ptr, cu_lens_ptr, N_PAD, K_PAD)

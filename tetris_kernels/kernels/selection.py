@@ -19,6 +19,7 @@ from tetris_kernels.kernels.variant import Variant
 # About a row a thread, but up to 64 short rows in one warp, which needs no barrier; at most 16 warps, which both 32-
 # and 64-lane warps allow.
 BUCKETS = (
+    (8, 4, 1),
     (32, 8, 1),
     (64, 8, 1),
     (64, 16, 2),
