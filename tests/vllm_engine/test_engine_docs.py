@@ -13,7 +13,7 @@ DOCUMENT = (Path(__file__).parents[2] / "docs" / "vllm.md").read_text(encoding="
 
 def test_the_example(folders):
     (code,) = re.findall(r"^```py\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)
-    assert len(code.splitlines()) <= 6
+    assert len([line for line in code.splitlines() if line]) <= 5
     code = code.replace("DRAFT", folders["draft_model"]).replace("TARGET", folders["target"])
     # Compiling takes longer than the rest.
     code = code.replace("async_scheduling=False", "async_scheduling=False, enforce_eager=True, max_model_len=128")

@@ -8,6 +8,7 @@ import pytest
 import torch
 from engines import counting, engine, generate
 from tiny_checkpoints import LAW_LENGTH, LAW_VOCABULARY, PROMPT
+from vllm.platforms import current_platform
 from vllm.v1.sample import rejection_sampler
 
 from tetris_vllm import recording, rules
@@ -26,6 +27,7 @@ def expand_batch_to_tokens(x, cu_num_tokens, num_tokens, replace_from=0, replace
 def test_vllm_for_cpus_needs_the_repair():
     """Of 0.32.0 it leaves temperatures of sampled drafts as the memory was (vLLM's issue 55005). When this fails, the
     repair can go."""
+    current_platform.register_triton_kernel_overrides()  # as each worker of it begins
     filled, empty = torch.full((3,), 0.5), torch.Tensor.new_empty
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.Tensor, "new_empty", lambda self, *size, **how: empty(self, *size, **how).fill_(-7))
