@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tetris_decode import prompts, smollm2
+from tetris_decode.chat_model import ChatModel
 from tetris_decode.draft_model import skip_layers
 from tetris_decode.machine import machine
 
@@ -36,6 +37,17 @@ MAX_TOKENS = 64
 NUM_DRAFTS = 4
 START = 180  # seconds until a server answers
 NGRAM = {"method": "ngram", "prompt_lookup_max": 3, "prompt_lookup_min": 1}
+# As the plugin does where drafts are drawn, for one position of all of them.
+SCORING = """
+import time, statistics, torch
+from tetris_kernels import score
+logits, ids, seconds = torch.randn({rows}, 1, {vocabulary}).bfloat16(), torch.zeros({rows}, 1, dtype=torch.int32), []
+for _ in range(300):
+    began = time.perf_counter()
+    score(logits, ids, kind="top", temperature=1.0)
+    seconds.append(time.perf_counter() - began)
+print(1e3 * statistics.median(seconds))
+"""
 # The drafter, and the plugin's budgets; None: without the plugin.
 WAYS = ((None, (None,)), ("n-gram", (None, "1x", "0.5x")), ("layer-skip", (None, "2x", "1x")))
 
@@ -49,9 +61,11 @@ class Row:
     metrics: dict[str, float]
 
 
-def make_checkpoints(folder: Path) -> dict[str, str]:
-    """SmolLM2 and itself without some layers, as vLLM reads them."""
-    chat = smollm2.load()
+def make_checkpoints(chat: ChatModel, folder: Path) -> dict[str, str]:
+    """The model and itself without some layers, as vLLM reads them."""
+    # Its weights were packed in the file they come from, and no longer are; transformers would not save it otherwise.
+    chat.model.hf_quantizer = None
+    del chat.model.config.quantization_config
     found = {"target": folder / "target", "layer-skip": folder / "layer-skip"}
     for name, model in (("target", chat.model), ("layer-skip", skip_layers(chat.model, smollm2.SKIPPED_LAYERS))):
         model.save_pretrained(found[name])
@@ -176,30 +190,34 @@ def main() -> None:
     arguments = parser.parse_args()
     chosen = [prompt for prompt in prompts.evaluation() if not prompt.name.startswith("docstring/")]
     texts = [prompt.text for prompt in chosen[: arguments.requests]]
-    rows, progress = [], Console(stderr=True)
+    rows, progress, chat = [], Console(stderr=True), smollm2.load()
     with tempfile.TemporaryDirectory() as folder:
-        checkpoints = make_checkpoints(Path(folder))
+        checkpoints = make_checkpoints(chat, Path(folder))
         for drafter, budgets in WAYS:
             for budget in budgets:
                 progress.print(f"{drafter or 'no speculation'}, {budget or 'no plugin'}")
                 with server(arguments.python, checkpoints, drafter, budget) as address:
                     rows.append(Row(drafter, budget, *measure(address, texts)))
+    version = in_python(arguments.python, "from tetris_vllm import seams; print(seams.version())")
+    vocabulary = chat.model.config.vocab_size
+    scoring = float(in_python(arguments.python, SCORING.format(rows=CLIENTS, vocabulary=vocabulary)))
     console = Console(width=110, highlight=False)
-    console.print(about(arguments.python, len(texts)))
+    console.print(
+        f"{smollm2.NAME} in bfloat16 by vLLM {version}, greedy, {len(texts)} prompts of MT-bench and HumanEval, "
+        f"{MAX_TOKENS} tokens each at most, {CLIENTS} clients, {NUM_DRAFTS} drafts; {machine()}"
+    )
     show(rows, console)
+    console.print(f"Scoring a draft position of {CLIENTS} requests, {vocabulary:,} logits each: {scoring:.2f} ms")
+    last = rows[-1]
+    shortest = min(range(len(texts)), key=lambda i: len(texts[i]))
+    answer = chat.tokenizer.decode(last.texts[shortest], skip_special_tokens=True)
+    console.print(f"\nAn answer with {last.drafter} drafts, budget {last.budget}\n> {texts[shortest]}\n{answer}")
 
 
-def about(python: str, num_requests: int) -> str:
-    found = subprocess.run(
-        [python, "-c", "from tetris_vllm import seams; print(seams.version())"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return (
-        f"{smollm2.NAME} in bfloat16 by vLLM {found.stdout.strip()}, greedy, {num_requests} prompts of MT-bench and "
-        f"HumanEval, {MAX_TOKENS} tokens each at most, {CLIENTS} clients, {NUM_DRAFTS} drafts; {machine()}"
-    )
+def in_python(python: str, code: str) -> str:
+    """What the code prints there."""
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 if __name__ == "__main__":
