@@ -43,8 +43,10 @@ def measure_costs(
     """Steps of TETRIS with budgets from 0 on, in turn, all requests running: medians, by tokens in the batch.
 
     A fixed length of as many tokens costs a little less, as all requests have one length then. Below the first point,
-    where requests have ended, the table says what a full batch costs. More tokens that seem cheaper are noise: such
-    points are pooled (isotonic regression). Times are the host's; on a GPU a step ends when its tokens are on the host.
+    where requests have ended, the table says what a full batch costs. Of a curve the points with drafts are drawn
+    towards their neighbours (`smooth`), since a plan finds what noise makes too cheap. More tokens that still seem
+    cheaper are pooled (isotonic regression). Times are the host's; on a GPU a step ends when its tokens are on the
+    host.
 
     Args:
         prompts: a full batch of token ids, long enough to be typical.
@@ -86,13 +88,17 @@ def measure_costs(
                 on_step()
     # The first step of a decoder allocates.
     rounds = [[step.seconds - step.draft_seconds for step in d.steps[1:]] for d in decoders.values()]
-    seconds = typical(np.array(rounds)).tolist()
+    seconds = typical(np.array(rounds))
+    if not staircase:
+        # A batch without drafts is another kind of step: one token of each request.
+        drafted = 1 if sizes[0] == num_requests else 0
+        seconds[drafted:] = smooth(sizes[drafted:], seconds[drafted:])
     drafts = list(decoders.values())[-1]
     drafting = [0.0, *(_drafting(drafts, length, steps) for length in range(1, num_drafts + 1))]
     return CostTable(
         key=key or {},
         tokens=tuple(decoders),
-        seconds=isotonic(seconds),
+        seconds=isotonic(seconds.tolist()),
         draft_seconds=isotonic(drafting),
         staircase=staircase,
     )
@@ -126,6 +132,21 @@ def typical(seconds: NDArray[np.float64]) -> NDArray[np.float64]:
     speed = np.median(logs, axis=0)
     levels: NDArray[np.float64] = np.exp(np.median(logs - speed, axis=1) + np.median(speed))
     return levels
+
+
+def smooth(tokens: Sequence[int], seconds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Each time as the straight line has it that is nearest to it and its two neighbours, at the ends to the three
+    nearest points (local regression, of relative errors), and never beyond those three. Straight lines stay as they
+    are; fewer than three points too."""
+    if len(tokens) < 3:
+        return seconds
+    fitted = np.empty(len(tokens))
+    for i, size in enumerate(tokens):
+        first = min(max(i - 1, 0), len(tokens) - 3)
+        near = slice(first, first + 3)
+        line = np.polyfit(tokens[near], seconds[near], 1, w=1 / seconds[near])
+        fitted[i] = np.clip(np.polyval(line, size), seconds[near].min(), seconds[near].max())
+    return fitted
 
 
 def isotonic(values: Sequence[float]) -> tuple[float, ...]:

@@ -13,7 +13,7 @@ from test_plot import size_of_png
 from tiny_models import noisy_copy, random_prompts, target
 
 from tetris_decode.draft_model import ModelDrafter
-from tetris_decode.profiling import default_tokens, isotonic, measure_costs, typical
+from tetris_decode.profiling import default_tokens, isotonic, measure_costs, smooth, typical
 from tetris_kernels import CostTable
 
 PROMPTS = random_prompts(5, 1, 9, 20, 3)
@@ -63,6 +63,55 @@ def test_typical_times_do_not_depend_on_the_speed_of_their_rounds():
     assert typical(true[:, None] * np.ones(5)) == pytest.approx(true)
     # The level is that of the median round.
     assert typical(true[:, None] * np.array([1.0, 2.0, 4.0])) == pytest.approx(2 * true)
+
+
+def test_smooth_keeps_straight_lines_and_short_curves():
+    line = np.array([1.0, 1.5, 3.0, 4.5])
+    assert smooth([2, 3, 6, 9], line) == pytest.approx(line)
+    for few in ([], [3.0], [3.0, 1.0]):
+        assert smooth(range(len(few)), np.array(few)).tolist() == few
+
+
+def test_smooth_by_hand():
+    """The third point, alone, is off by 3e-4: its own line has a third of that, those of its neighbours as much."""
+    times = np.array([1.0, 1.0, 1.0003, 1.0, 1.0])
+    expected = [1.0 - 0.5e-4, 1.0001, 1.0001, 1.0001, 1.0 - 0.5e-4]
+    assert smooth(range(1, 6), times) == pytest.approx(np.clip(expected, 1.0, 2.0), abs=1e-7)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_smooth_stays_among_its_neighbours(seed):
+    rng = np.random.default_rng(seed)
+    tokens, times = np.cumsum(rng.integers(1, 9, 8)).tolist(), np.exp(2 * rng.standard_normal(8))
+    for i, found in enumerate(smooth(tokens, times)):
+        near = times[max(i - 1 - (i == 7), 0) : i + 2 + (i == 0)]
+        assert near.min() <= found <= near.max()
+
+
+def test_smooth_takes_noise_from_a_curve():
+    rng = np.random.default_rng(0)
+    tokens = [20, 24, 28, 32, 40, 48, 64, 80]
+    true = 0.1 + 2e-3 * np.array(tokens) ** 1.1
+    noisy = true * np.exp(0.04 * rng.standard_normal((200, 8)))
+    errors, raw = (
+        np.sqrt(np.mean((times / true - 1) ** 2)) for times in (np.array([smooth(tokens, t) for t in noisy]), noisy)
+    )
+    assert errors < 0.75 * raw
+
+
+def test_only_curves_are_smoothed(monkeypatch):
+    """And not their first point, where nobody has drafts."""
+    times = np.array([1.0, 2.0, 5.0, 6.0])
+    monkeypatch.setattr("tetris_decode.profiling.typical", lambda _: times.copy())
+    found = [
+        measure_costs(
+            target(), PROMPTS, ModelDrafter(noisy_copy()), num_drafts=2, steps=1, tokens=tokens, staircase=staircase
+        ).seconds
+        for tokens, staircase in (((5, 6, 7, 8), True), ((5, 6, 7, 8), False), ((6, 7, 8, 9), False))
+    ]
+    assert found[0] == tuple(times)
+    assert found[1] == (1.0, *smooth([6, 7, 8], times[1:]))
+    assert found[2] == tuple(smooth([6, 7, 8, 9], times))
 
 
 def test_default_tokens():
