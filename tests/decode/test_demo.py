@@ -148,6 +148,7 @@ def interrupted(local: list[str], out: Path, when: str, *more: str) -> subproces
     """A demo that gets SIGINT from within, in the first step for which the expression `when` of `name` is true."""
     script = f"""
 import os, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background of a shell ignores it
 from tetris_decode import demo
 run = demo.Demo.run
 def run_and_interrupt(self, on_step):
