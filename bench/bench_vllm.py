@@ -1,7 +1,8 @@
 """SmolLM2 in vLLM's server, with and without the plugin: `make bench-vllm`.
 
-A server for each way, on this machine's CPU; clients side by side ask real prompts through the chat API. The rows have
-what the servers' metrics say, and whether texts are those of no speculation.
+A server for each way, on this machine's CPU, all at once (some 10 GB); clients side by side ask one of them after the
+other the same real prompts through the chat API, so that a machine that changes its speed does so for all. The rows
+have what the servers' metrics say, and whether texts are those of no speculation.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from statistics import median
 
 from rich import box
 from rich.console import Console
@@ -52,13 +55,20 @@ print(1e3 * statistics.median(seconds))
 WAYS = ((None, (None,)), ("n-gram", (None, "1x", "0.5x")), ("layer-skip", (None, "2x", "1x")))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Row:
+    """texts: token ids, of all prompts. seconds: of each block of prompts. metrics: what counters went up by."""
+
     drafter: str | None
     budget: str | None
-    texts: list[list[int]]
-    seconds: float
-    metrics: dict[str, float]
+    texts: list[list[int]] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def throughputs(self) -> list[float]:
+        """Tokens per second, block by block."""
+        tokens = [sum(map(len, self.texts[i * CLIENTS : (i + 1) * CLIENTS])) for i in range(len(self.seconds))]
+        return [count / seconds for count, seconds in zip(tokens, self.seconds, strict=True)]
 
 
 def make_checkpoints(chat: ChatModel, folder: Path) -> dict[str, str]:
@@ -140,15 +150,20 @@ def metrics(address: str) -> dict[str, float]:
     return found
 
 
-def measure(address: str, texts: Sequence[str]) -> tuple[list[list[int]], float, dict[str, float]]:
-    """Answers, seconds until the last one, and what the counters went up by."""
+def measure(servers: Sequence[tuple[Row, str]], texts: Sequence[str]) -> None:
+    """Fill in the rows of these addresses: a block of prompts at a time, of all of them in turn."""
+    blocks = [texts[first : first + CLIENTS] for first in range(0, len(texts), CLIENTS)]
     with ThreadPoolExecutor(CLIENTS) as clients:
-        list(clients.map(lambda text: ask(address, text), texts[:CLIENTS]))  # allocates
-        before = metrics(address)
-        began = time.monotonic()
-        answers = list(clients.map(lambda text: ask(address, text), texts))
-        seconds = time.monotonic() - began
-    return answers, seconds, {name: value - before.get(name, 0.0) for name, value in metrics(address).items()}
+        for row, address in servers:
+            list(clients.map(partial(ask, address), blocks[0]))  # allocates
+            row.metrics = {name: -value for name, value in metrics(address).items()}
+        for block in blocks:
+            for row, address in servers:
+                began = time.monotonic()
+                row.texts += clients.map(partial(ask, address), block)
+                row.seconds.append(time.monotonic() - began)
+    for row, address in servers:
+        row.metrics = {name: value + row.metrics.get(name, 0.0) for name, value in metrics(address).items()}
 
 
 def show(rows: Sequence[Row], console: Console) -> None:
@@ -157,6 +172,7 @@ def show(rows: Sequence[Row], console: Console) -> None:
         "drafter",
         "plugin's\nbudget",
         "tokens/s",
+        "of no\nspec.",
         "drafts\nmade",
         "\nverified",
         "\naccepted",
@@ -175,7 +191,8 @@ def show(rows: Sequence[Row], console: Console) -> None:
         table.add_row(
             row.drafter or "none",
             row.budget or "no plugin",
-            f"{sum(map(len, row.texts)) / row.seconds:.1f}",
+            f"{sum(map(len, row.texts)) / sum(row.seconds):.1f}",
+            f"{median(own / plain for own, plain in zip(row.throughputs(), rows[0].throughputs(), strict=True)):.2f}",
             *counts,
             "-" if selecting is None else f"{selecting:.2f}",
             f"{equal} of {len(row.texts)}",
@@ -190,14 +207,17 @@ def main() -> None:
     arguments = parser.parse_args()
     chosen = [prompt for prompt in prompts.evaluation() if not prompt.name.startswith("docstring/")]
     texts = [prompt.text for prompt in chosen[: arguments.requests]]
-    rows, progress, chat = [], Console(stderr=True), smollm2.load()
-    with tempfile.TemporaryDirectory() as folder:
+    rows = [Row(drafter, budget) for drafter, budgets in WAYS for budget in budgets]
+    progress, chat = Console(stderr=True), smollm2.load()
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         checkpoints = make_checkpoints(chat, Path(folder))
-        for drafter, budgets in WAYS:
-            for budget in budgets:
-                progress.print(f"{drafter or 'no speculation'}, {budget or 'no plugin'}")
-                with server(arguments.python, checkpoints, drafter, budget) as address:
-                    rows.append(Row(drafter, budget, *measure(address, texts)))
+        servers = []
+        for row in rows:
+            progress.print(f"starts: {row.drafter or 'no speculation'}, {row.budget or 'no plugin'}")
+            how = (row.drafter, row.budget)
+            servers.append((row, stack.enter_context(server(arguments.python, checkpoints, *how))))
+        progress.print("all answer")
+        measure(servers, texts)
     version = in_python(arguments.python, "from tetris_vllm import seams; print(seams.version())")
     vocabulary = chat.model.config.vocab_size
     scoring = float(in_python(arguments.python, SCORING.format(rows=CLIENTS, vocabulary=vocabulary)))

@@ -118,6 +118,7 @@ EXTREME = lens(EXTREMES, torch.int64)
 
 VALUES = [
     Case("ties everywhere", torch.full((4, 4), -0.5), every_budget=True),
+    Case("ties everywhere, searched", torch.full((4, 5), -0.5), every_budget=True),
     Case("all certain", torch.zeros(4, 5)),
     Case("all impossible", torch.full((4, 5), -INF)),
     Case("all NaN", torch.full((3, 4), NAN)),
@@ -193,11 +194,19 @@ WEIGHTS = [
         ("zero weights", certain(5, 5), [0.0] * 5, False),
         ("weights", certain(5, 5), [0.7, -0.7, 0.0, 2.5, -3.0], False),
         ("weights 1000 nats apart", coarse(4, 4), [700.0, -700.0, 500.0, -500.0], True),
+        ("weights 1000 nats apart, searched", coarse(4, 5), [700.0, -700.0, 500.0, -500.0], True),
         ("NaN and infinite weights", certain(5, 4), [NAN, INF, -INF, 0.0, -NAN], False),
         ("tiny weights", torch.full((6, 3), -0.25), [1e-6, -1e-6, 1e-42, -1e-42, 2e-5, -2e-5], False),
         ("weights below the resolution", torch.zeros(4, 4), [UNIT, UNIT / 2, -UNIT / 2, -UNIT], False),
         ("weights that cut below -2^24", coarse(4, 4) * UNIT, [400.0, 400.0, 400.0 + UNIT, 401.0], True),
+        ("weights that cut below -2^24, searched", coarse(4, 5) * UNIT, [400.0, 400.0, 400.0 + UNIT, 401.0], True),
         ("weights that cut above 2^24", coarse(4, 4) * UNIT, [-400.0, -400.0, -400.0 + 2 * UNIT, -401.0], True),
+        (
+            "weights that cut above 2^24, searched",
+            coarse(4, 5) * UNIT,
+            [-400.0, -400.0, -400.0 + 2 * UNIT, -401.0],
+            True,
+        ),
         ("weights on both sides of 2^24", coarse(4, 5), [-256.0, 256.0, -256.25, 256.25], False),
         ("weights, long rows", certain(4, 20), [300.0, 300.0, -300.0, 0.5], False),
     ]

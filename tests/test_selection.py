@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import oracle
@@ -35,8 +36,13 @@ from tetris_kernels.reference import selection as reference
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
-TIED = Case("", coarse(6, 4), draft_lens=lens([4, 2, 0, 9, 4, 3], torch.int64))
-PLAIN = Case("", certain(6, 4))
+# A batch whose drafts are all compared with one another, and one that is searched.
+TIED = [
+    Case("ranked", coarse(6, 4), draft_lens=lens([4, 2, 0, 9, 4, 3], torch.int64)),
+    Case("searched", coarse(6, 5), draft_lens=lens([4, 2, 0, 9, 5, 3], torch.int64)),
+]
+PLAIN = [Case("plain, ranked", certain(6, 4)), Case("plain, searched", certain(6, 5))]
+on_each_path = pytest.mark.parametrize("case", TIED, ids=lambda case: case.name)
 
 
 def check_outputs(picked: Selection, case: Case) -> None:
@@ -84,7 +90,7 @@ def test_named_cases(case: Case, target: Target) -> None:
 
 
 @pytest.mark.parametrize("kind", BUDGETS)
-@pytest.mark.parametrize("case", [PLAIN, TIED], ids=["plain", "ragged"])
+@pytest.mark.parametrize("case", PLAIN + TIED, ids=lambda case: case.name)
 def test_what_a_budget_can_be(kind: str, case: Case, target: Target) -> None:
     keys = case.order_keys()
     total = sum(map(len, keys))
@@ -93,35 +99,52 @@ def test_what_a_budget_can_be(kind: str, case: Case, target: Target) -> None:
         check(moved, BUDGETS[kind](value, target.device), keys, value, target)
 
 
+@on_each_path
 @pytest.mark.parametrize("kind", HOST_BUDGETS)
 @pytest.mark.parametrize("value", [2**31 - 1, 2**31, 2**32, 2**32 + 1, 2**40, 2**63 - 1])
-def test_huge_host_budgets_keep_everything(kind: str, value: int, target: Target) -> None:
-    check(TIED.on(target.device), HOST_BUDGETS[kind](value, target.device), TIED.order_keys(), 1000, target)
+def test_huge_host_budgets_keep_everything(kind: str, value: int, case: Case, target: Target) -> None:
+    check(case.on(target.device), HOST_BUDGETS[kind](value, target.device), case.order_keys(), 1000, target)
 
 
+@on_each_path
 @pytest.mark.parametrize("kind", DEVICE_BUDGETS)
 @pytest.mark.parametrize("value", [2**31, 2**32, 2**32 + 1, 2**40, 2**63 - 1, -1, -(2**31), -(2**32) + 5, -(2**63)])
-def test_device_budgets_are_clamped(kind: str, value: int, target: Target) -> None:
-    check(TIED.on(target.device), DEVICE_BUDGETS[kind](value, target.device), TIED.order_keys(), value, target)
+def test_device_budgets_are_clamped(kind: str, value: int, case: Case, target: Target) -> None:
+    check(case.on(target.device), DEVICE_BUDGETS[kind](value, target.device), case.order_keys(), value, target)
 
 
+@on_each_path
 @pytest.mark.parametrize("kind", SMALL_BUDGETS)
-def test_int32_budgets_at_their_ends(kind: str, target: Target) -> None:
-    check(TIED.on(target.device), SMALL_BUDGETS[kind](2**31 - 1, target.device), TIED.order_keys(), 2**31 - 1, target)
+def test_int32_budgets_at_their_ends(kind: str, case: Case, target: Target) -> None:
+    check(case.on(target.device), SMALL_BUDGETS[kind](2**31 - 1, target.device), case.order_keys(), 2**31 - 1, target)
 
 
 @pytest.mark.parametrize("value", [-1, -5, -(2**31)])
 def test_negative_int32_device_budgets_count_as_0(value: int, target: Target) -> None:
     budget = torch.tensor([value], dtype=torch.int32, device=target.device)
-    for case in (PLAIN, TIED):
+    for case in PLAIN + TIED:
         check(case.on(target.device), budget, case.order_keys(), 0, target)
 
 
-def test_budget_tensor_is_not_changed(target: Target) -> None:
+@on_each_path
+def test_budget_tensor_is_not_changed(case: Case, target: Target) -> None:
     for value in (-(2**40), -1, 5, 2**40):
         budget = torch.tensor([7, value, 7], device=target.device)
-        TIED.on(target.device).select(budget[1:2], target.backend)
+        case.on(target.device).select(budget[1:2], target.backend)
         assert budget.tolist() == [7, value, 7]
+
+
+@pytest.mark.kernel
+@pytest.mark.skipif(not INTERPRETED, reason="the interpreter can be told to look for overflows")
+@pytest.mark.parametrize("case", [*TIED, *(case for case in CASES if "weights" in case.name)], ids=lambda c: c.name)
+def test_integers_do_not_overflow(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In Triton's debug mode that would stop the kernel, and on a GPU all that comes after it."""
+    from triton.runtime.interpreter import interpreter_builder
+
+    monkeypatch.setattr(interpreter_builder, "options", replace(interpreter_builder.options, debug=True))
+    keys = case.order_keys()
+    budget = sum(map(len, keys)) // 2
+    assert case.select(budget, "triton").lens.tolist() == oracle.greedy(keys, budget)
 
 
 @pytest.mark.parametrize("sweep", range(20))
@@ -228,10 +251,11 @@ def test_torch_operations_that_devices_get(case: Case) -> None:
 
 
 def test_auto_is_torch_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = PLAIN[0]
     monkeypatch.setattr(backend, "triton_kernels", lambda stage: pytest.fail("Triton was asked for"))
-    assert backend.implementation("selection", "auto", PLAIN.logprobs.device, *PLAIN.logprobs.shape) is reference
-    picked = select(PLAIN.logprobs, 7)
-    assert picked.lens.tolist() == oracle.greedy(PLAIN.order_keys(), 7)
+    assert backend.implementation("selection", "auto", case.logprobs.device, *case.logprobs.shape) is reference
+    picked = select(case.logprobs, 7)
+    assert picked.lens.tolist() == oracle.greedy(case.order_keys(), 7)
 
 
 def test_copies_keep_strides_and_offsets() -> None:

@@ -7,18 +7,19 @@ are read from memory, those of axis 1 are the same ones, taken from the diagonal
 import triton
 import triton.language as tl
 
-from tetris_kernels.kernels.keys import NEVER, row_limits
+from tetris_kernels.kernels.keys import row_limits
 from tetris_kernels.kernels.loading import BFLOAT16, BUDGET, load_per_request, words_of
 from tetris_kernels.kernels.primitives import load_high, load_low, narrow, token_cost, widen
 
 MOST = tl.constexpr(32)  # drafts of a batch
+NEVER = tl.constexpr(0x7FFFFFFE)  # the key of what is never taken: above all others, and one more is an int32 too
 MASK = tl.constexpr(127)  # of a rank: those of four positions are in a word, of seven bits each
-NO_RANK = tl.constexpr(64)  # more than MOST; with a rank still within MASK
+NO_RANK = tl.constexpr(64)  # more than MOST, so that no budget reaches it; with a rank on top still within MASK
 
 
 @triton.constexpr_function
 def is_ranked(n_pad, k_pad):
-    return n_pad * k_pad <= MOST
+    return n_pad * k_pad <= MOST and k_pad <= 4
 
 
 @triton.constexpr_function
@@ -29,11 +30,12 @@ def unit(position):
 
 @triton.jit
 def _load_keys(batch, per_request, rows, K_PAD: tl.constexpr):
-    """The int32 keys of requests `rows`, a tile for each position, as those of `keys.load_keys`; the budget."""
+    """The int32 keys of requests `rows`, a tile for each position, as those of `keys.load_keys`; the budget, which may
+    be negative."""
     logprobs_ptr, stride_n, stride_k, budget_ptr, host_budget, num_requests, num_drafts, form = batch
     # A host budget that covers everything needs no log-probs.
     num_rows = tl.where(host_budget < num_requests * num_drafts, num_requests, 0)
-    # All loads come before what waits for one of them.
+    # All loads come before what waits for one of them (but the high words of lens, which are rarely there).
     words = words_of(form, BUDGET)
     low = load_low(budget_ptr, 0, 1, words, host_budget)
     high = load_high(budget_ptr, 0, 1, words)
@@ -71,7 +73,8 @@ def select_ranked(batch, per_request, lens_ptr, cu_lens_ptr, N_PAD: tl.constexpr
     others = tl.arange(0, N_PAD)[None, :]
     keys, budget = _load_keys(batch, per_request, rows, K_PAD)
 
-    # How many drafts come before each of the others, at first those of a row; the ranks of all positions in a word.
+    # [i, j]: how many drafts of request i come before each draft of request j, whose positions share a word. The sums
+    # over i are ranks.
     ranks = tl.zeros((N_PAD, N_PAD), tl.int32)
     for c in tl.static_range(K_PAD):
         key = tl.sum(tl.where(rows == others, keys[c], 0), axis=0)[None, :]
@@ -84,6 +87,7 @@ def select_ranked(batch, per_request, lens_ptr, cu_lens_ptr, N_PAD: tl.constexpr
             else:
                 before = keys[d] < key
             ranks += tl.where(before, unit(c), 0)
+        # Once for each request, so in one row: drafts that cannot be kept.
         ranks += tl.where((rows == 0) & (key == NEVER), NO_RANK * unit(c), 0)
     ranks = tl.sum(ranks, axis=0)
     budget = tl.minimum(budget, MOST)

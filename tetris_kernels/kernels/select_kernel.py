@@ -1,7 +1,8 @@
 """The one-program select kernel: a whole batch in the registers of one program, one launch.
 
 A thread owns whole rows of up to 16 drafts, as tiles of four, so that everything along a row stays in a
-thread, and only counts cross the batch. Longer rows are eight tiles spread over the lanes of a warp.
+thread, and only counts cross the batch. Longer rows are eight tiles spread over the lanes of a warp. The smallest
+batches are ranked instead of searched (`ranking.py`).
 """
 
 import triton
