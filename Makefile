@@ -96,7 +96,7 @@ bench-decode: $(MODEL) ## policies side by side on the real model: 1 to 32 reque
 bench-generate: $(MODEL) ## plain decoding against transformers' generate, and the drafters; six minutes
 	$(LIVE) -m bench.bench_generate
 
-bench-vllm: $(MODEL) $(VLLM) ## the real model in vLLM's server, with and without the plugin, on the CPU; minutes
+bench-vllm: $(MODEL) $(VLLM) ## the real model in vLLM's server, with and without the plugin, on the CPU; 15 minutes
 	$(BIN)/python -m bench.bench_vllm --python $(VENV_VLLM)/bin/python
 
 ngrams: $(MODEL) ## make the drafter's n-gram table again, about ten minutes

@@ -1,8 +1,9 @@
 """SmolLM2 in vLLM's server, with and without the plugin: `make bench-vllm`.
 
-A server for each way, on this machine's CPU, all at once (some 10 GB); clients side by side ask one of them after the
-other the same real prompts through the chat API, so that a machine that changes its speed does so for all. The rows
-have what the servers' metrics say, and whether texts are those of no speculation.
+On this machine's CPU, for each drafter a server without speculation, one without the plugin and one for each budget, at
+the same time (some 14 GB). Clients side by side ask one server after the other the same real prompts through the chat
+API, so that a machine that changes its speed does so for all. The rows have what the servers' metrics say, and whether
+texts are those of no speculation.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from tetris_decode.draft_model import skip_layers
 from tetris_decode.machine import machine
 
 CLIENTS = 8
-REQUESTS = 32
+REQUESTS = 64
 MAX_TOKENS = 64
 NUM_DRAFTS = 4
 START = 180  # seconds until a server answers
@@ -51,13 +52,14 @@ for _ in range(300):
     seconds.append(time.perf_counter() - began)
 print(1e3 * statistics.median(seconds))
 """
-# The drafter, and the plugin's budgets; None: without the plugin.
-WAYS = ((None, (None,)), ("n-gram", (None, "1x", "0.5x")), ("layer-skip", (None, "2x", "1x")))
+# The plugin's budgets with each drafter.
+BUDGETS = {"n-gram": ("1x", "0.5x"), "layer-skip": ("2x", "1x")}
 
 
 @dataclass
 class Row:
-    """texts: token ids, of all prompts. seconds: of each block of prompts. metrics: what counters went up by."""
+    """drafter: None is no speculation. budget: None is no plugin. texts: token ids, of all prompts. seconds: of each
+    block of prompts. metrics: what counters went up by."""
 
     drafter: str | None
     budget: str | None
@@ -166,7 +168,8 @@ def measure(servers: Sequence[tuple[Row, str]], texts: Sequence[str]) -> None:
         row.metrics = {name: value + row.metrics.get(name, 0.0) for name, value in metrics(address).items()}
 
 
-def show(rows: Sequence[Row], console: Console) -> None:
+def show(groups: Sequence[Sequence[Row]], console: Console) -> None:
+    """The first of a group is without speculation."""
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     headers = (
         "drafter",
@@ -180,24 +183,28 @@ def show(rows: Sequence[Row], console: Console) -> None:
     )
     for i, header in enumerate((*headers, "equal\ntexts")):
         table.add_column(header, justify="right" if i > 1 else "left")
-    for row in rows:
-        verified = row.metrics.get("vllm:spec_decode_num_draft_tokens_total")
-        accepted = row.metrics.get("vllm:spec_decode_num_accepted_tokens_total")
-        made = row.metrics.get("tetris:draft_tokens_proposed_total", verified)
-        steps = row.metrics.get("tetris:steps_total")
-        selecting = None if not steps else 1e3 * row.metrics["tetris:selection_seconds_total"] / steps
-        counts = ("-" if count is None else f"{count:,.0f}" for count in (made, verified, accepted))
-        equal = sum(text == plain for text, plain in zip(row.texts, rows[0].texts, strict=True))
-        table.add_row(
-            row.drafter or "none",
-            row.budget or "no plugin",
-            f"{sum(map(len, row.texts)) / sum(row.seconds):.1f}",
-            f"{median(own / plain for own, plain in zip(row.throughputs(), rows[0].throughputs(), strict=True)):.2f}",
-            *counts,
-            "-" if selecting is None else f"{selecting:.2f}",
-            f"{equal} of {len(row.texts)}",
-        )
+    for rows in groups:
+        for row in rows:
+            table.add_row(*cells(row, rows[0]))
+        table.add_section()
     console.print(table)
+
+
+def cells(row: Row, plain: Row) -> list[str]:
+    verified = row.metrics.get("vllm:spec_decode_num_draft_tokens_total")
+    accepted = row.metrics.get("vllm:spec_decode_num_accepted_tokens_total")
+    made = row.metrics.get("tetris:draft_tokens_proposed_total", verified)
+    steps = row.metrics.get("tetris:steps_total")
+    ratios = [own / without for own, without in zip(row.throughputs(), plain.throughputs(), strict=True)]
+    return [
+        row.drafter or "none",
+        row.budget or "no plugin",
+        f"{sum(map(len, row.texts)) / sum(row.seconds):.1f}",
+        f"{median(ratios):.2f}",
+        *("-" if count is None else f"{count:,.0f}" for count in (made, verified, accepted)),
+        f"{1e3 * row.metrics['tetris:selection_seconds_total'] / steps:.2f}" if steps else "-",
+        f"{sum(text == without for text, without in zip(row.texts, plain.texts, strict=True))} of {len(row.texts)}",
+    ]
 
 
 def main() -> None:
@@ -207,17 +214,19 @@ def main() -> None:
     arguments = parser.parse_args()
     chosen = [prompt for prompt in prompts.evaluation() if not prompt.name.startswith("docstring/")]
     texts = [prompt.text for prompt in chosen[: arguments.requests]]
-    rows = [Row(drafter, budget) for drafter, budgets in WAYS for budget in budgets]
-    progress, chat = Console(stderr=True), smollm2.load()
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+    progress, chat, groups = Console(stderr=True), smollm2.load(), []
+    with tempfile.TemporaryDirectory() as folder:
         checkpoints = make_checkpoints(chat, Path(folder))
-        servers = []
-        for row in rows:
-            progress.print(f"starts: {row.drafter or 'no speculation'}, {row.budget or 'no plugin'}")
-            how = (row.drafter, row.budget)
-            servers.append((row, stack.enter_context(server(arguments.python, checkpoints, *how))))
-        progress.print("all answer")
-        measure(servers, texts)
+        for drafter, budgets in BUDGETS.items():
+            groups.append([Row(None, None), *(Row(drafter, budget) for budget in (None, *budgets))])
+            with ExitStack() as stack:
+                servers = []
+                for row in groups[-1]:
+                    progress.print(f"starts: {row.drafter or 'no speculation'}, {row.budget or 'no plugin'}")
+                    how = (row.drafter, row.budget)
+                    servers.append((row, stack.enter_context(server(arguments.python, checkpoints, *how))))
+                progress.print("all answer")
+                measure(servers, texts)
     version = in_python(arguments.python, "from tetris_vllm import seams; print(seams.version())")
     vocabulary = chat.model.config.vocab_size
     scoring = float(in_python(arguments.python, SCORING.format(rows=CLIENTS, vocabulary=vocabulary)))
@@ -226,9 +235,9 @@ def main() -> None:
         f"{smollm2.NAME} in bfloat16 by vLLM {version}, greedy, {len(texts)} prompts of MT-bench and HumanEval, "
         f"{MAX_TOKENS} tokens each at most, {CLIENTS} clients, {NUM_DRAFTS} drafts; {machine()}"
     )
-    show(rows, console)
+    show(groups, console)
     console.print(f"Scoring a draft position of {CLIENTS} requests, {vocabulary:,} logits each: {scoring:.2f} ms")
-    last = rows[-1]
+    last = groups[-1][-1]
     shortest = min(range(len(texts)), key=lambda i: len(texts[i]))
     answer = chat.tokenizer.decode(last.texts[shortest], skip_special_tokens=True)
     console.print(f"\nAn answer with {last.drafter} drafts, budget {last.budget}\n> {texts[shortest]}\n{answer}")
