@@ -3,7 +3,8 @@
 First the gate, on every batch; then four times of each way (gpu_time.py): the kernels by graph replay over distinct
 buffers, warm on every input, and on smooth inputs at half of the drafts also with a flushed L2, on the stream, and on
 the host's clock. For a way that runs on the CPU the host's clock includes what it then takes: the log-probs
-copied to pinned memory, a synchronisation, the selection, and the lengths copied back. Last, the stages over logits.
+copied to pinned memory, a synchronisation, the selection, and the lengths copied back. Before that, the stages over
+logits and the small ones around `select`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from bench import gate, gpu_plot, gpu_results, gpu_time, inputs, logits
+from bench import gate, gpu_plot, gpu_results, gpu_time, inputs, logits, stages
 from bench.environment import environment
 from bench.gpu_results import Row
 from bench.peers.catalogue import OURS, PEERS
@@ -149,6 +150,9 @@ def main() -> int:
     gpu_results.write(file.with_name(file.name + "-logits.csv"), over_logits)
     print(", ".join(f"{name} {value}" for name, value in limits.items()) + "; bfloat16 logits:")
     print(gpu_results.table(over_logits, list(over_logits[0])) + "\n")
+    around = list(stages.measure())
+    gpu_results.write(file.with_name(file.name + "-stages.csv"), around)
+    print(gpu_results.table(around, list(around[0])) + "\n")
 
     rows: list[Row] = []
     for row in of_selection(peers, verdicts):

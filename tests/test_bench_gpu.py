@@ -12,7 +12,7 @@ import torch
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("the benchmark runs compiled kernels", allow_module_level=True)
 
-from bench import bench_gpu, gate, logits
+from bench import bench_gpu, gate, logits, stages
 from bench.peers.catalogue import by_name
 from tetris_kernels import pack, score, select
 
@@ -88,6 +88,7 @@ def test_a_whole_run(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(bench_gpu, "available", lambda peers: iter(ways))
     monkeypatch.setattr(bench_gpu, "through_the_cpu", lambda peer, batch: None)
     monkeypatch.setattr(bench_gpu.inputs.Input, "on", lambda batch, device: batch)
+    monkeypatch.setattr(stages.Batch, "to", lambda batch, device: batch)
     for name, value in {"SHAPES": ((8, 4), (64, 8)), "FRACTIONS": (0.5,)}.items():
         monkeypatch.setattr(bench_gpu.inputs, name, value)
     monkeypatch.setattr(bench_gpu.gpu_time, "limits", lambda: {"copy TB/s": "1"})
@@ -99,8 +100,10 @@ def test_a_whole_run(monkeypatch, tmp_path, capsys):
 
     assert bench_gpu.main() == 0
     assert {path.name for path in tmp_path.iterdir()} == {
-        "gpu-A-GPU.csv", "gpu-A-GPU.json", "gpu-A-GPU.png", "gpu-A-GPU-logits.csv"
+        "gpu-A-GPU.csv", "gpu-A-GPU.json", "gpu-A-GPU.png", "gpu-A-GPU-logits.csv", "gpu-A-GPU-stages.csv"
     }  # fmt: skip
+    with (tmp_path / "gpu-A-GPU-stages.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 2 * (len(stages.STAGES) + 3)
     with (tmp_path / "gpu-A-GPU.csv").open() as file:
         rows = list(csv.DictReader(file))
     kinds = len(bench_gpu.inputs.KINDS)
@@ -108,3 +111,39 @@ def test_a_whole_run(monkeypatch, tmp_path, capsys):
     assert [sum(row["way"] == way.name for row in rows) for way in ways] == [2 * kinds, kinds, 2, 2 * kinds]
     assert all(row["rows wrong"] == "0" for row in rows if row["way"] != "topk + scatter_max")
     assert "all green" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("stage", stages.STAGES)
+def test_small_stages_pass_their_gate_and_a_wrong_one_is_red(monkeypatch, stage):
+    batch = stages.Batch.drawn((6, 4), seed=0)
+    stages.require_same(stage, batch, "cpu")
+    real, calls = stages.STAGES[stage], []
+
+    def wrong(given):
+        calls.append(given)
+        first, *rest = real(given)
+        return [first + (len(calls) == 1), *rest]
+
+    monkeypatch.setitem(stages.STAGES, stage, wrong)
+    with pytest.raises(gate.RedGate, match=stage):
+        stages.require_same(stage, batch, "cpu")
+
+
+def test_optional_tensors_of_the_bench_change_no_selection():
+    batch = stages.Batch.drawn((6, 4), seed=0)
+    plain, preferring = (stages.STAGES[stage](batch) for stage in ("select", "select, all optional tensors"))
+    assert torch.equal(plain.lens, preferring.lens) and torch.equal(plain.lens, batch.lens)
+
+
+def test_a_wrong_calibration_is_red(monkeypatch):
+    batch = stages.Batch.drawn((64, 4), seed=0)
+    stages.require_alike(batch, "cpu")
+    real, calls = stages.Calibration.__call__, []
+
+    def wrong(self, scores, *, kind):
+        calls.append(scores)
+        return real(self, scores, kind=kind) - 0.1 * (len(calls) == 1)
+
+    monkeypatch.setattr(stages.Calibration, "__call__", wrong)
+    with pytest.raises(gate.RedGate, match="a calibration on cpu"):
+        stages.require_alike(batch, "cpu")

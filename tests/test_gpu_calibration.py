@@ -41,3 +41,25 @@ def test_it_learns_what_it_learns_on_the_cpu_without_waiting():
     torch.testing.assert_close(*counts, rtol=1e-12, atol=0)  # halves of integers, by a power of the half-life
     torch.testing.assert_close(there.state_dict()["weights"].cpu(), here.state_dict()["weights"], rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(torch.stack(found).cpu(), torch.stack(expected), rtol=1e-5, atol=1e-6)
+
+
+def test_updates_and_fits_within_a_graph():
+    """Captured once, replayed with other outcomes."""
+    batches = steps(6)
+    here, there = Calibration(5, refit_every=1), Calibration(5, refit_every=1, device="cuda")
+    given = {name: value.cuda() for name, value in batches[0].items()}
+    untouched = there.state_dict()
+    there.update(**given, kind="token")
+    there.load_state_dict(untouched)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        there.update(**given, kind="token")
+        found = there(given["scores"], kind="token")
+    for step in batches:
+        here.update(**step, kind="token")
+        for name, value in step.items():
+            given[name].copy_(value)
+        graph.replay()
+        expected = here(step["scores"], kind="token")
+        torch.testing.assert_close(found.cpu(), expected, rtol=1e-5, atol=1e-6)

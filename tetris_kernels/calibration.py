@@ -140,7 +140,7 @@ class Calibration(_Kind):
             size = (2, self.num_drafts, reference.NUM_BINS)
             self._counts = torch.zeros(size, dtype=torch.float64, device=device)
             self._weights = torch.zeros(1 + self.num_drafts, dtype=torch.float64, device=device)
-            self._weights[0] = 1
+            self._weights[:1].fill_(1)
 
     @property
     def is_warm(self) -> bool:

@@ -68,7 +68,7 @@ def fit(weights: Tensor, counts: Tensor, *, ridge: float, steps: int) -> Tensor:
     """
     odds = (torch.arange(NUM_BINS, dtype=torch.float64, device=counts.device) + 0.5) / BINS_PER_UNIT - LIMIT
     identity = torch.zeros_like(weights)
-    identity[0] = 1
+    identity[:1].fill_(1)  # a number by indexing would be copied from the host, which waits
     parts = 0.5 ** torch.arange(HALVINGS, dtype=torch.float64, device=counts.device)
     rejected, accepted = counts
     total = rejected + accepted
