@@ -18,7 +18,7 @@ def main() -> int:
         return 1
     status = pytest.main(["-q", "-p", "no:cacheprovider", "-m", "kernel", "tests"])
     files = [f"tests/test_gpu{name}.py" for name in ("", "_stages", "_calibration")]
-    status |= pytest.main(["-q", "-p", "no:cacheprovider", *files])
+    status |= pytest.main(["-q", "-p", "no:cacheprovider", *files, "tests/decode/test_gpu_decoder.py"])
     print("\n--- report ---")
     print(f"tetris_kernels {tetris_kernels.__version__}, torch {torch.__version__}, triton {triton.__version__}")
     print(f"Python {platform.python_version()}, {platform.platform()}")
