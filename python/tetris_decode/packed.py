@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 
@@ -27,6 +28,8 @@ from tetris_kernels import PackedBatch, Selection, pack
 ATTENTION = "tetris_packed"
 # Tokens of one request in one forward while a prompt is read: bounds the padding and the attention mask.
 PREFILL_CHUNK = 256
+# Not cuDNN's, which plans anew for every shape: here each step has others.
+BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 # What attention is asked for by some models and not done here.
 UNSUPPORTED = ("sliding_window", "softcap", "s_aux", "position_bias")
 # Rotations that depend on the longest position of a forward, and so on the other requests in it.
@@ -77,7 +80,7 @@ class PackedModel:
         """
         ragged = Ragged(packed)
         attention = PackedAttention(self.cache, ragged)
-        with _RUNNING, self._packed_attention():
+        with _RUNNING, self._packed_attention(), sdpa_kernel(BACKENDS):
             output = self.model(
                 input_ids=ragged.packed.input_ids[None],
                 position_ids=ragged.position[None],

@@ -137,3 +137,12 @@ def test_lossless_fails_if_a_way_is_biased(monkeypatch):
     monkeypatch.setattr(lossless, "WAYS", [lossless.Way("token, direct", bonus="direct")])
     code, output = invoke("lossless", "--batches", "500")
     assert code == 1 and "NOT as it must be." in output
+
+
+def test_options_are_lowercase_whatever_typer_makes_of_a_metavar():
+    """typer 0.27 calls an option by its metavar where that is its name in capitals."""
+    from typer.main import get_command
+
+    names = {name for command in get_command(app).commands.values() for p in command.params for name in p.opts}
+    assert "--device" in names
+    assert names == {name.lower() for name in names}

@@ -67,7 +67,7 @@ BatchSize: TypeAlias = Annotated[
 MaxNewTokens: TypeAlias = Annotated[int, typer.Option(metavar="T", min=1, help="Tokens generated for each, at most.")]
 Temperature: TypeAlias = Annotated[float, typer.Option(metavar="T", min=0, help="Of sampling; 0 is greedy.")]
 Dtype: TypeAlias = Annotated[DtypeName, typer.Option(help="Of the weights, and so of the arithmetic.")]
-Device: TypeAlias = Annotated[str, typer.Option(metavar="DEVICE", help="As torch names it, such as cuda.")]
+Device: TypeAlias = Annotated[str, typer.Option("--device", metavar="DEVICE", help="As torch names it, such as cuda.")]
 DraftsPerRequest: TypeAlias = Annotated[
     float,
     typer.Option(
