@@ -10,7 +10,7 @@ import torch
 
 Call = Callable[[], object]
 
-REPLAYS = 11
+REPLAYS = 51
 FLUSH_BYTES = 256 << 20  # several times the L2 of any GPU so far
 HOST_ROUNDS = 200
 

@@ -49,7 +49,8 @@ def test_times_on_a_gpu_are_those_of_the_results():
         of_way = [row for row in rows if row["way"] == way]
         for size, microseconds in zip(sizes, quoted, strict=True):
             times = [float(r["warm us"]) for r in of_way if f"{r['requests']} x {r['drafts']}" == size]
-            assert len(times) == 15 and f"{median(times):.1f}" == microseconds, (way, size)
+            assert len(times) == (0 if microseconds == "-" else 15), (way, size)
+            assert not times or f"{median(times):.1f}" == microseconds, (way, size)
 
 
 def test_throughput_is_that_of_the_results():
