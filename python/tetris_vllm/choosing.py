@@ -15,10 +15,16 @@ from tetris_vllm.settings import Settings
 
 
 class Choice(NamedTuple):
-    """lens: drafts to verify of each row; None: all that there are. budget: what was allowed; None: no limit."""
+    """lens: drafts to verify of each row; held: of each request that waits with drafts. None: all that there are.
+    budget: what was allowed for both; None: no limit.
+    """
 
     lens: list[int] | None
+    held: list[int] | None
     budget: int | None
+
+
+EVERYTHING = Choice(None, None, None)
 
 
 class Chooser:
@@ -44,7 +50,12 @@ class Chooser:
             self._adaptive = AdaptiveBudget(costs, num_drafts)
 
     def choose(
-        self, requests: Sequence[str], usable: Sequence[int], scores: Tensor | None = None, *, spent: int = 0
+        self,
+        requests: Sequence[str],
+        usable: Sequence[int],
+        scores: Tensor | None = None,
+        *,
+        held: Sequence[int] = (),
     ) -> Choice:
         """How many drafts of each of these requests, in their order, to verify.
 
@@ -53,25 +64,32 @@ class Chooser:
             usable: drafts of each that can be of use; no others are verified, where there is a limit.
             scores: [N, K] float32 on the CPU, K at least the largest of `usable`: logs of acceptance estimates. None:
                 by what became of each request's earlier drafts.
-            spent: of the budget, for drafts that are already chosen.
+            held: drafts of further requests, chosen in an earlier step that had no room for them. They come first, in
+                their order; a budget that has fallen since cuts them.
         """
-        if not requests or len(requests) < self.settings.min_batch:
-            return Choice(None, None)
-        budget = self._budget(len(requests))
-        left = None if budget is None else max(budget - spent, 0)
-        covered = left is None or left >= sum(usable)
-        if covered and self._adaptive is None:
-            return Choice(None if left is None else list(usable), budget)
+        num_requests = len(requests) + len(held)
+        if not num_requests or num_requests < self.settings.min_batch:
+            return EVERYTHING
+        budget = self._budget(num_requests)
+        if budget is None:
+            return EVERYTHING
+        kept, left = [], budget
+        for num_drafts in held:
+            kept.append(min(num_drafts, left))
+            left -= kept[-1]
+        covered = left >= sum(usable)
+        if not requests or (covered and self._adaptive is None):
+            return Choice(list(usable), kept, budget)
 
         logprobs = self.history.logprobs(requests, self._num_drafts) if scores is None else scores
         lens = torch.tensor(usable, dtype=torch.int32)
         if self._adaptive is not None:
             self._adaptive.observe(logprobs, lens)
         if covered:
-            return Choice(list(usable), budget)
+            return Choice(list(usable), kept, budget)
         floor = self.settings.min_drafts
         floors = torch.full_like(lens, floor) if floor else None
-        return Choice(select(logprobs, left or 0, draft_lens=lens, min_lens=floors).lens.tolist(), budget)
+        return Choice(select(logprobs, left, draft_lens=lens, min_lens=floors).lens.tolist(), kept, budget)
 
     def _budget(self, num_requests: int) -> int | None:
         kind, amount = self.settings.budget

@@ -18,11 +18,14 @@ from tetris_vllm.settings import COUNTERS
 # Name and meaning. Prometheus calls them tetris:<name>_total.
 NAMES = {
     "steps": ("steps", "Steps in which drafts arrived."),
-    "proposed": ("draft_tokens_proposed", "Draft tokens that the drafter made."),
+    "proposed": (
+        "draft_tokens_proposed",
+        "Draft tokens that arrived: of requests that go on, and that no grammar forbids.",
+    ),
     "budget": ("draft_tokens_budget", "Draft tokens that budgets allowed to be verified, of those proposed."),
     "verified": ("draft_tokens_verified", "Draft tokens that were verified."),
     "accepted": ("draft_tokens_accepted", "Draft tokens that were accepted."),
-    "seconds": ("selection_seconds", "Seconds spent on choosing which draft tokens are verified."),
+    "seconds": ("selection_seconds", "Seconds of the scheduler spent on choosing which draft tokens are verified."),
 }
 _SIZE = 8 * len(NAMES)
 _made = itertools.count()

@@ -110,7 +110,9 @@ def _prepare_v2(vllm_config: Any) -> None:
 
     if not hasattr(adaptive_verification, _PATCHED):
         setattr(adaptive_verification, _PATCHED, True)
-        model_runner_v2.install(adaptive_verification, for_engine(os.environ, vllm_config.additional_config).budget)
+        budget = for_engine(os.environ, vllm_config.additional_config).budget
+        model_runner_v2.install(adaptive_verification, budget)
+        logger.info("tetris_vllm: adaptive verification selects by tetris_kernels, %s", budget)
 
 
 def kind_of(vllm_config: Any) -> str | None:

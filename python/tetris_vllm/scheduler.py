@@ -72,7 +72,7 @@ class TetrisScheduler(Scheduler):
                 decoding.append(request)
         taking_part = {request.request_id for request in decoding}
         # Chosen in an earlier step that had no room for the request.
-        spent = sum(len(r.spec_token_ids) for r in self.running if r.request_id not in taking_part)
+        held = [r for r in self.running if r.spec_token_ids and r.request_id not in taking_part]
         made = [_num_drafts(r.spec_token_ids) for r in decoding]
         usable = [min(n, self._tetris_room(r)) for n, r in zip(made, decoding, strict=True)]
         scores = getattr(drafts, "scores", None)
@@ -84,18 +84,17 @@ class TetrisScheduler(Scheduler):
             [request.request_id for request in decoding],
             usable,
             None if scores is None else torch.from_numpy(scores)[rows],
-            spent=spent,
+            held=[len(r.spec_token_ids) for r in held],
         )
-        proposed = sum(made)
-        if choice.lens is not None:
-            for request, length in zip(decoding, choice.lens, strict=True):
+        for some, lens in ((decoding, choice.lens), (held, choice.held)):
+            for request, length in zip(some, lens or (), strict=lens is not None):
                 if length < len(request.spec_token_ids):
                     request.spec_token_ids = request.spec_token_ids[:length]
+        proposed = allowed = sum(made)
+        if choice.budget is not None and choice.held is not None:
+            allowed = min(choice.budget - sum(choice.held), proposed)
         self._tetris_counters.add(
-            steps=1,
-            proposed=proposed,
-            budget=proposed if choice.budget is None else min(choice.budget, proposed),
-            seconds=time.perf_counter() - start,
+            steps=1 if proposed else 0, proposed=proposed, budget=allowed, seconds=time.perf_counter() - start
         )
 
     def _tetris_room(self, request: Any) -> int:
@@ -104,6 +103,7 @@ class TetrisScheduler(Scheduler):
         return max(tokens - 1, 0)
 
     def _tetris_observe(self, chooser: Chooser, scheduled: SchedulerOutput, output: ModelRunnerOutput) -> None:
+        start = time.perf_counter()
         verified = accepted = 0
         for name in scheduled.num_scheduled_tokens:
             row = output.req_id_to_index.get(name)
@@ -115,7 +115,7 @@ class TetrisScheduler(Scheduler):
                 verified += drafts
                 accepted += emitted - 1
         chooser.history.keep(self.requests)
-        self._tetris_counters.add(verified=verified, accepted=accepted)
+        self._tetris_counters.add(verified=verified, accepted=accepted, seconds=time.perf_counter() - start)
 
 
 def _num_drafts(token_ids: Sequence[int]) -> int:

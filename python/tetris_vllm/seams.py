@@ -42,6 +42,8 @@ SEAMS = (
     ),
     Seam(f"{_CONFIG}.parallel", "ParallelConfig", None, ("pipeline_parallel_size", "data_parallel_index")),
     Seam(f"{_CONFIG}.vllm", "VllmConfig", None, ("additional_config", "use_v2_model_runner")),
+    Seam(f"{_CONFIG}.vllm", "VllmConfig", None, ("speculative_config", "scheduler_config")),
+    Seam(f"{_CONFIG}.vllm", "VllmConfig", None, ("parallel_config", "model_config")),
     Seam(f"{_CORE}.scheduler", "Scheduler", "update_draft_token_ids", ("self", "draft_token_ids")),
     Seam(f"{_CORE}.scheduler", "Scheduler", "update_from_output", ("self", "scheduler_output", "model_runner_output")),
     Seam(f"{_CORE}.scheduler", "Scheduler", None, ("requests", "running", "max_model_len", "vllm_config")),
@@ -54,8 +56,11 @@ SEAMS = (
     Seam("vllm.v1.request", "Request", None, ("num_tokens", "num_output_tokens")),
     Seam(_PROPOSER, "SpecDecodeBaseProposer", "_greedy_sample", ("self", "hidden_states")),
     Seam(_PROPOSER, "SpecDecodeBaseProposer", "_sample_from_logits", ("self", "logits", "sampling_metadata")),
+    Seam(_PROPOSER, "SpecDecodeBaseProposer", None, ("model", "vllm_config")),
     Seam("vllm.v1.worker.gpu_model_runner", "GPUModelRunner", "take_draft_token_ids", ("self",)),
+    Seam("vllm.v1.worker.gpu_model_runner", "GPUModelRunner", None, ("drafter",)),
     Seam("vllm.v1.worker.worker_base", "WorkerWrapperBase", "init_device", ("self",)),
+    Seam("vllm.v1.worker.worker_base", "WorkerWrapperBase", None, ("vllm_config",)),
 )
 
 

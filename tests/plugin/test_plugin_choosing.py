@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tetris_kernels import CostTable
-from tetris_vllm.choosing import Choice, Chooser
+from tetris_vllm.choosing import EVERYTHING, Choice, Chooser
 from tetris_vllm.settings import Budget, Settings
 
 K = 4
@@ -53,7 +53,7 @@ def test_lens_are_those_of_the_heap(case, budget, floor):
 
 
 def test_all_is_no_limit():
-    assert chooser("all").choose("ab", [4, 4], torch.zeros(2, K)) == Choice(None, None)
+    assert chooser("all").choose("ab", [4, 4], torch.zeros(2, K)) == EVERYTHING
 
 
 @pytest.mark.parametrize(("rows", "budget"), [(1, 2), (2, 3), (3, 4), (4, 6), (8, 12)])
@@ -64,24 +64,32 @@ def test_a_budget_per_request_grows_with_the_batch(rows, budget):
 
 
 def test_requests_without_drafts_count_as_requests():
-    assert chooser("per request", 1).choose("abc", [4, 0, 0], -torch.ones(3, K)) == Choice([3, 0, 0], 3)
+    assert chooser("per request", 1).choose("abc", [4, 0, 0], -torch.ones(3, K)) == Choice([3, 0, 0], [], 3)
 
 
-def test_what_is_spent_comes_off():
+def test_drafts_that_are_held_come_first_and_count_as_requests():
     picked = chooser("absolute", 5)
-    assert picked.choose("ab", [4, 4], -torch.ones(2, K), spent=2) == Choice([2, 1], 5)
-    assert picked.choose("ab", [4, 4], -torch.ones(2, K), spent=9) == Choice([0, 0], 5)
+    assert picked.choose("ab", [4, 4], -torch.ones(2, K), held=[2]) == Choice([2, 1], [2], 5)
+    assert chooser("per request", 1).choose("ab", [4, 4], -torch.ones(2, K), held=[1]) == Choice([1, 1], [1], 3)
+    assert chooser("absolute", 1, min_batch=3).choose("ab", [4, 4], -torch.ones(2, K), held=[1]).lens == [0, 0]
+
+
+@pytest.mark.parametrize(("held", "kept"), [([3, 4], [3, 2]), ([5, 1, 2], [5, 0, 0]), ([2, 2], [2, 2])])
+def test_a_budget_that_has_fallen_cuts_what_is_held(held, kept):
+    choice = chooser("absolute", 5).choose("ab", [4, 4], -torch.ones(2, K), held=held)
+    assert choice.held == kept and sum(choice.lens) == 5 - sum(kept)
+    assert chooser("absolute", 5).choose("", [], held=held) == Choice([], kept, 5)
 
 
 def test_small_batches_are_left_alone():
     picked = chooser("absolute", 1, min_batch=3)
-    assert picked.choose("ab", [4, 4], -torch.ones(2, K)) == Choice(None, None)
-    assert picked.choose("abc", [4, 4, 4], -torch.ones(3, K)) == Choice([1, 0, 0], 1)
+    assert picked.choose("ab", [4, 4], -torch.ones(2, K)) == EVERYTHING
+    assert picked.choose("abc", [4, 4, 4], -torch.ones(3, K)) == Choice([1, 0, 0], [], 1)
 
 
 def test_nobody_decodes():
-    assert chooser("absolute", 1).choose([], []) == Choice(None, None)
-    assert chooser("per request", 1).choose([], []) == Choice(None, None)
+    assert chooser("absolute", 1).choose([], []) == EVERYTHING
+    assert chooser("per request", 1).choose([], []) == EVERYTHING
 
 
 def test_without_scores_the_more_successful_request_gets_more():

@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 import torch
-from engines import K, counting, engine, generate, scheduler_of
-from tiny_checkpoints import VOCABULARY
+from engines import METHODS, K, budget, counting, engine, generate, scheduler_of, some_prompts
 from transformers import LlamaForCausalLM
 from vllm import LLM, SamplingParams
 from vllm.sampling_params import StructuredOutputsParams
 
 from tetris_kernels import CostTable
-from tetris_vllm.choosing import Chooser
 from tetris_vllm.scheduler import TetrisScheduler
-from tetris_vllm.settings import Budget, Settings
 
-METHODS = ("draft_model", "eagle", "ngram")
 TOKENS = 40
-
-
-def some_prompts(seed: int, *lens: int) -> list[list[int]]:
-    rng = random.Random(seed)
-    # The second half repeats the first, for drafts that come from the text.
-    halves = [[rng.randrange(VOCABULARY) for _ in range((n + 1) // 2)] for n in lens]
-    return [(half + half)[:n] for half, n in zip(halves, lens, strict=True)]
-
-
 PROMPTS = some_prompts(0, 5, 1, 9, 20, 3, 40, 8, 2)
 
 
@@ -48,23 +33,6 @@ def expected(plain) -> list[list[int]]:
 def llm(folders, request) -> Iterator[LLM]:
     with engine(folders, request.param, settings={"budget": 64}) as made:
         yield made
-
-
-@contextmanager
-def budget(llm: LLM, kind: str, amount: float = 0, costs: CostTable | None = None, **settings) -> Iterator[list[int]]:
-    """Decode under another budget; the drafts that each step verifies."""
-    scheduler, verified = scheduler_of(llm), []
-    schedule = scheduler.schedule
-
-    def noted(*args):
-        output = schedule(*args)
-        verified.append(sum(map(len, output.scheduled_spec_decode_tokens.values())))
-        return output
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scheduler, "_tetris", Chooser(Settings(Budget(kind, amount), **settings), K, costs))
-        patch.setattr(scheduler, "schedule", noted)
-        yield verified
 
 
 @pytest.mark.parametrize("amount", [64, 32, 16, 8, 4, 1, 0])
@@ -95,7 +63,6 @@ def test_everything_is_what_vllm_does_by_itself(llm, expected):
 def test_scores_are_those_of_the_drafter(llm, folders, expected):
     """Of each draft the largest log-prob at its place, by transformers; n-grams have none."""
     scheduler, seen = scheduler_of(llm), []
-    update = scheduler.update_draft_token_ids
 
     def noted(drafts):
         texts = {name: list(request.all_token_ids) for name, request in scheduler.requests.items()}
@@ -103,6 +70,7 @@ def test_scores_are_those_of_the_drafter(llm, folders, expected):
         update(drafts)
 
     with budget(llm, "absolute", 8), pytest.MonkeyPatch.context() as patch:
+        update = scheduler.update_draft_token_ids
         patch.setattr(scheduler, "update_draft_token_ids", noted)
         assert generate(llm, PROMPTS, TOKENS) == expected
     method = llm.llm_engine.vllm_config.speculative_config.method
@@ -133,7 +101,8 @@ def test_scores_are_those_of_the_drafter(llm, folders, expected):
 def test_other_budgets(llm, expected, settings):
     with budget(llm, **settings) as verified:
         assert generate(llm, PROMPTS, TOKENS) == expected
-    assert sum(verified) > 0
+    # All that there are would be four of each.
+    assert 0 < max(verified) < len(PROMPTS) * K
 
 
 def test_requests_of_different_lengths(llm, plain):
@@ -147,15 +116,24 @@ def test_requests_of_different_lengths(llm, plain):
 
 def test_more_requests_than_places(llm, plain):
     prompts = some_prompts(1, *range(1, 41))
-    with budget(llm, "absolute", 9):
+    with budget(llm, "absolute", 9) as verified:
         assert generate(llm, prompts, 12) == generate(plain, prompts, 12)
+    assert max(verified) == 9
+
+
+def test_requests_that_have_ended_are_forgotten(llm):
+    with budget(llm, "absolute", 9):
+        generate(llm, some_prompts(3, *[5] * 300), 3)
+        history = scheduler_of(llm)._tetris.history
+        assert 0 < len(history._requests) < 150
 
 
 def test_requests_that_reach_the_model_length(llm, plain):
     prompts = some_prompts(2, 250, 255, 240, 3)
-    with budget(llm, "absolute", 5):
+    with budget(llm, "absolute", 5) as verified:
         outputs = generate(llm, prompts, TOKENS)
     assert outputs == generate(plain, prompts, TOKENS)
+    assert max(verified) > 0
     assert [len(output) for output in outputs] == [6, 1, 16, TOKENS]
 
 
@@ -205,25 +183,29 @@ def test_logprobs(llm, plain):
         outputs = made.generate([{"prompt_token_ids": prompt} for prompt in PROMPTS], params, use_tqdm=False)
         return [[{t: p.logprob for t, p in step.items()} for step in o.outputs[0].logprobs] for o in outputs]
 
-    with budget(llm, "absolute", 6):
+    with budget(llm, "absolute", 6) as verified:
         found = with_logprobs(llm)
+    assert max(verified) > 0
     for mine, theirs in zip(found, with_logprobs(plain), strict=True):
         for left, right in zip(mine, theirs, strict=True):
             assert left == pytest.approx(right, abs=1e-4)
 
 
-def test_structured_output(llm, plain):
-    def choices(made):
-        structured = StructuredOutputsParams(choice=["verify the draft", "verify the batch", "decode"])
-        params = SamplingParams(temperature=0, max_tokens=30, structured_outputs=structured)
-        outputs = made.generate([{"prompt_token_ids": prompt} for prompt in PROMPTS], params, use_tqdm=False)
-        decode = made.get_tokenizer().decode
-        return [decode(output.outputs[0].token_ids, skip_special_tokens=True) for output in outputs]
+@pytest.mark.parametrize("regex", [r"[a-zA-Z ]{30,60}", r"([a-f]|[n-z]){5,50}[.][0-9]{3}", r"(.|\n){40}"])
+def test_structured_output(llm, plain, regex):
+    """Grammars that let some drafts through, and every fourth request without one."""
 
-    with budget(llm, "absolute", 6):
-        found = choices(llm)
-    assert found == choices(plain)
-    assert set(found) <= {"verify the draft", "verify the batch", "decode"}
+    def texts(made):
+        free = {"temperature": 0, "max_tokens": TOKENS}
+        bound = free | {"structured_outputs": StructuredOutputsParams(regex=regex)}
+        params = [SamplingParams(**(bound if i % 4 else free | {"ignore_eos": True})) for i in range(len(PROMPTS))]
+        outputs = made.generate([{"prompt_token_ids": prompt} for prompt in PROMPTS], params, use_tqdm=False)
+        return [list(output.outputs[0].token_ids) for output in outputs]
+
+    with counting() as counts, budget(llm, "absolute", 6) as verified:
+        found = texts(llm)
+    assert found == texts(plain)
+    assert counts["verified"] == sum(verified) > 20 and max(verified) == 6
 
 
 def test_the_scheduler_is_ours(llm):

@@ -117,6 +117,7 @@ def test_clients_that_hang_up(server, expected):
             for _ in range(6):
                 response.readline()
 
+    before = server.metric("vllm:generation_tokens_total")
     with ThreadPoolExecutor(8) as clients:
         leaving = [clients.submit(hang_up, prompt) for prompt in PROMPTS[:4]]
         assert list(clients.map(server.complete, PROMPTS)) == expected
@@ -126,4 +127,6 @@ def test_clients_that_hang_up(server, expected):
     while server.metric("vllm:num_requests_running") and time.time() < deadline:
         time.sleep(0.2)
     assert server.metric("vllm:num_requests_running") == 0
+    # Else they were not in the middle.
+    assert server.metric("vllm:generation_tokens_total") - before < len(PROMPTS) * TOKENS + 4 * 200
     assert server.complete(PROMPTS[0]) == expected[0]
