@@ -15,16 +15,11 @@ from tetris_vllm.settings import Settings
 
 
 class Choice(NamedTuple):
-    """lens: drafts to verify of each row; held: of each request that waits with drafts. None: all that there are.
-    budget: what was allowed for both; None: no limit.
-    """
+    """lens: drafts to verify of each row; held: of each request that waits with drafts; budget: allowed for both."""
 
-    lens: list[int] | None
-    held: list[int] | None
-    budget: int | None
-
-
-EVERYTHING = Choice(None, None, None)
+    lens: list[int]
+    held: list[int]
+    budget: int
 
 
 class Chooser:
@@ -56,8 +51,8 @@ class Chooser:
         scores: Tensor | None = None,
         *,
         held: Sequence[int] = (),
-    ) -> Choice:
-        """How many drafts of each of these requests, in their order, to verify.
+    ) -> Choice | None:
+        """How many drafts of each of these requests, in their order, to verify; None: all that there are.
 
         Args:
             requests: names of all that decode in the step, also those without drafts.
@@ -69,10 +64,10 @@ class Chooser:
         """
         num_requests = len(requests) + len(held)
         if not num_requests or num_requests < self.settings.min_batch:
-            return EVERYTHING
+            return None
         budget = self._budget(num_requests)
         if budget is None:
-            return EVERYTHING
+            return None
         kept, left = [], budget
         for num_drafts in held:
             kept.append(min(num_drafts, left))

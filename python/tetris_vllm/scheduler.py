@@ -86,12 +86,11 @@ class TetrisScheduler(Scheduler):
             None if scores is None else torch.from_numpy(scores)[rows],
             held=[len(r.spec_token_ids) for r in held],
         )
-        for some, lens in ((decoding, choice.lens), (held, choice.held)):
-            for request, length in zip(some, lens or (), strict=lens is not None):
+        proposed = allowed = sum(made)
+        if choice is not None:
+            for request, length in zip(decoding + held, choice.lens + choice.held, strict=True):
                 if length < len(request.spec_token_ids):
                     request.spec_token_ids = request.spec_token_ids[:length]
-        proposed = allowed = sum(made)
-        if choice.budget is not None and choice.held is not None:
             allowed = min(choice.budget - sum(choice.held), proposed)
         self._tetris_counters.add(
             steps=1 if proposed else 0, proposed=proposed, budget=allowed, seconds=time.perf_counter() - start

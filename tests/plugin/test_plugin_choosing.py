@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tetris_kernels import CostTable
-from tetris_vllm.choosing import EVERYTHING, Choice, Chooser
+from tetris_vllm.choosing import Choice, Chooser
 from tetris_vllm.settings import Budget, Settings
 
 K = 4
@@ -53,7 +53,7 @@ def test_lens_are_those_of_the_heap(case, budget, floor):
 
 
 def test_all_is_no_limit():
-    assert chooser("all").choose("ab", [4, 4], torch.zeros(2, K)) == EVERYTHING
+    assert chooser("all").choose("ab", [4, 4], torch.zeros(2, K)) is None
 
 
 @pytest.mark.parametrize(("rows", "budget"), [(1, 2), (2, 3), (3, 4), (4, 6), (8, 12)])
@@ -83,13 +83,13 @@ def test_a_budget_that_has_fallen_cuts_what_is_held(held, kept):
 
 def test_small_batches_are_left_alone():
     picked = chooser("absolute", 1, min_batch=3)
-    assert picked.choose("ab", [4, 4], -torch.ones(2, K)) == EVERYTHING
+    assert picked.choose("ab", [4, 4], -torch.ones(2, K)) is None
     assert picked.choose("abc", [4, 4, 4], -torch.ones(3, K)) == Choice([1, 0, 0], [], 1)
 
 
 def test_nobody_decodes():
-    assert chooser("absolute", 1).choose([], []) == EVERYTHING
-    assert chooser("per request", 1).choose([], []) == EVERYTHING
+    assert chooser("absolute", 1).choose([], []) is None
+    assert chooser("per request", 1).choose([], []) is None
 
 
 def test_without_scores_the_more_successful_request_gets_more():

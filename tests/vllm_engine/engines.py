@@ -129,7 +129,7 @@ def budget(llm: LLM, kind: str, amount: float = 0, costs: CostTable | None = Non
             if scores is not None:
                 assert (scores[i].numpy() == arrived.scores[arrived.req_ids.index(name)]).all()
         choice = choose(names, usable, scores, **options)
-        allowed = choice.budget
+        allowed = None if choice is None else choice.budget
         return choice
 
     with pytest.MonkeyPatch.context() as patch:
