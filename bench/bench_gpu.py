@@ -25,20 +25,18 @@ from bench.gpu_results import Row
 from bench.peers.catalogue import OURS, PEERS
 from bench.peers.peer import Peer, Unavailable
 
-SEEDS = 8  # different batches of a kind in one measurement
-BUFFERS = 16  # buffers that its calls go round
 HOST_FRACTION = 0.5
 FOLDER = Path(__file__).parent / "results"
 
 
 def distinct(kind: str, shape: tuple[int, int], fraction: float) -> list[inputs.Input]:
     """Batches of several seeds: what is checked, and what is timed."""
-    return [inputs.make(kind, *shape, fraction, start=seed * inputs.SEEDS) for seed in range(SEEDS)]
+    return [inputs.make(kind, *shape, fraction, start=seed * inputs.SEEDS) for seed in range(gpu_time.SEEDS)]
 
 
 def on_buffers(some: Sequence[inputs.Input]) -> list[inputs.Input]:
     """The batches on the GPU, each in several buffers."""
-    return [batch.on("cuda") for batch in itertools.islice(itertools.cycle(some), BUFFERS)]
+    return [batch.on("cuda") for batch in gpu_time.in_turn(some)]
 
 
 def judged(peers: Sequence[Peer]) -> list[gate.Verdict]:

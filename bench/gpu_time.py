@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Callable, Sequence
 from time import perf_counter
+from typing import TypeVar
 
 import torch
 
 Call = Callable[[], object]
+Batch = TypeVar("Batch")
+
+SEEDS = 8  # different batches of a kind in one measurement
+BUFFERS = 16  # buffers that its calls go round
 
 REPLAYS = 51
 FLUSH_BYTES = 256 << 20  # several times the L2 of any GPU so far
 HOST_ROUNDS = 200
+
+
+def in_turn(some: Sequence[Batch]) -> list[Batch]:
+    """The batches over and over, one for each buffer."""
+    return list(itertools.islice(itertools.cycle(some), BUFFERS))
 
 
 def capture(calls: Sequence[Call]) -> tuple[torch.cuda.CUDAGraph, list[object]]:

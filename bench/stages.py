@@ -7,7 +7,6 @@ in either.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -21,8 +20,6 @@ from bench.gpu_results import Row
 from tetris_kernels import Calibration, Selection, choose_budget, expected_accepts, pack, select
 
 FRACTION = 0.5
-SEEDS = 8
-BUFFERS = 16
 SIZES = 64  # budgets or sizes of a verification, the most that there may be
 
 
@@ -39,7 +36,7 @@ class Batch(NamedTuple):
     lens: Tensor  # [N] int32, the selection
     counts: Tensor  # [N] int32 of accept: a random part of the selection was accepted
     sizes: Tensor  # [SIZES] int32, tokens in a verification
-    seconds: Tensor  # [SIZES], a slope of 1 / 2N from one size to the next
+    seconds: Tensor  # [SIZES], 1 without drafts and 1 / 2N more for each
 
     @classmethod
     def drawn(cls, shape: tuple[int, int], seed: int) -> Batch:
@@ -127,8 +124,8 @@ def require_alike(batch: Batch, device: str) -> None:
 def measure() -> Iterator[Row]:
     """A row for each stage and size of batch."""
     for shape in inputs.SHAPES:
-        some = [Batch.drawn(shape, seed) for seed in range(SEEDS)]
-        moved = [batch.to("cuda") for batch in itertools.islice(itertools.cycle(some), BUFFERS)]
+        some = [Batch.drawn(shape, seed) for seed in range(gpu_time.SEEDS)]
+        moved = [batch.to("cuda") for batch in gpu_time.in_turn(some)]
         for stage, run in STAGES.items():
             for batch in some:
                 require_same(stage, batch, "cuda")

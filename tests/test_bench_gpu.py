@@ -75,7 +75,7 @@ def test_every_timed_batch_is_judged(monkeypatch):
     monkeypatch.setattr(bench_gpu.inputs, "SHAPES", ((8, 4),))
     bench_gpu.judged([])
     timed = bench_gpu.distinct("smooth", (8, 4), 0.5)
-    assert len({batch.seed for batch in timed}) == bench_gpu.SEEDS
+    assert len({batch.seed for batch in timed}) == bench_gpu.gpu_time.SEEDS
     assert {batch.seed for batch in timed} <= {batch.seed for batch in seen if batch.kind == "smooth"}
 
 
